@@ -1,0 +1,5 @@
+//! runz: an OCI container runtime.
+
+fn main() {
+    println!("runz");
+}
