@@ -1,0 +1,455 @@
+//! What is measured: the cases, and the scenes they are measured in.
+//!
+//! Every case goes round by round over all runtimes, in a random order in each
+//! round (the same in every run), so that drift of the machine and what a
+//! predecessor leaves to the kernel's workers hit all alike.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::bundle::{self, Home, Kind};
+use crate::runtime::{Outcome, Runtime, Slot};
+use crate::stats::Random;
+use crate::sys::{self, Exit};
+
+/// The host that the cases run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scene {
+    /// As it is.
+    Plain,
+    /// With 1,000 more mounts in the mount table.
+    Mounts,
+    /// With 500 containers running.
+    Live,
+}
+
+impl Scene {
+    /// Its name in tables and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scene::Plain => "plain",
+            Scene::Mounts => "1,000 mounts",
+            Scene::Live => "500 containers",
+        }
+    }
+}
+
+/// What the numbers of a row count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Milliseconds.
+    Millis,
+    /// Containers per second.
+    PerSecond,
+    /// Mebibytes.
+    Mebi,
+}
+
+impl Unit {
+    /// Its sign in tables and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::Millis => "ms",
+            Unit::PerSecond => "1/s",
+            Unit::Mebi => "MiB",
+        }
+    }
+}
+
+/// One case in one scene and bundle, for all runtimes.
+pub struct Row {
+    /// The host.
+    pub scene: Scene,
+    /// The bundle.
+    pub bundle: Kind,
+    /// The case.
+    pub case: String,
+    /// The samples' unit.
+    pub unit: Unit,
+    /// One per runtime, in their order.
+    pub cells: Vec<Cell>,
+}
+
+/// What one runtime did in one case.
+#[derive(Clone, Default)]
+pub struct Cell {
+    /// The samples, in the order they were taken.
+    pub samples: Vec<f64>,
+    /// Beside each time, the CPU time in milliseconds; empty for other units.
+    pub cpu: Vec<f64>,
+    /// How many rounds failed.
+    pub failures: u32,
+    /// How the first of them failed; or why there are no samples.
+    pub failed: Option<String>,
+}
+
+/// How much is measured.
+pub struct Effort {
+    /// Rounds of each timed case on the plain host.
+    pub runs: usize,
+    /// Rounds in the growth scenes.
+    pub growth_runs: usize,
+    /// Rounds before them that don't count.
+    pub warmup: usize,
+    /// Slices of each throughput case.
+    pub slices: usize,
+    /// Length of a slice.
+    pub slice: Duration,
+}
+
+/// Mounts that the scene `Mounts` adds.
+const MOUNTS: usize = 1_000;
+/// Containers that the scene `Live` adds, over all runtimes together.
+const LIVE: usize = 500;
+/// Failures after which a runtime is left out of a case.
+const PATIENCE: u32 = 3;
+/// Loops of the throughput cases.
+const LOOPS: [usize; 3] = [1, 2, 8];
+
+/// The names for `--only`.
+pub const CASES: [&str; 8] = [
+    "create",
+    "start",
+    "delete",
+    "run",
+    "exec",
+    "throughput",
+    "memory",
+    "growth",
+];
+
+/// A measurement in progress.
+pub struct Bench<'a> {
+    /// The run's directory and bundles.
+    pub home: &'a Home,
+    /// Who is measured.
+    pub runtimes: &'a [Runtime],
+    /// The cases wanted, of `CASES`.
+    pub only: &'a [String],
+    /// The bundles wanted.
+    pub kinds: &'a [Kind],
+    /// How much.
+    pub effort: &'a Effort,
+    /// Called with every row as soon as it is there.
+    pub emit: &'a mut dyn FnMut(Row),
+}
+
+impl Bench<'_> {
+    /// Measures all that is wanted.
+    ///
+    /// # Errors
+    /// What keeps the whole run from going on; a runtime's failures are in its cells.
+    pub fn measure(&mut self) -> Result<()> {
+        self.scene(Scene::Plain, self.effort.runs)?;
+        for kind in self.kinds {
+            if self.wants("throughput") {
+                self.throughput(*kind)?;
+            }
+            if self.wants("memory") {
+                self.memory(*kind)?;
+            }
+        }
+        if self.wants("growth") {
+            let mounts = self.add_mounts()?;
+            self.scene(Scene::Mounts, self.effort.growth_runs)?;
+            sys::detach(&mounts).context("detach the extra mounts")?;
+
+            let live = self.add_containers()?;
+            self.scene(Scene::Live, self.effort.growth_runs)?;
+            live.iter().for_each(Slot::remove);
+            sys::reap();
+        }
+        Ok(())
+    }
+
+    fn wants(&self, case: &str) -> bool {
+        self.only.iter().any(|wanted| wanted == case)
+    }
+
+    /// The five timed verbs on both bundles.
+    fn scene(&mut self, scene: Scene, runs: usize) -> Result<()> {
+        for kind in self.kinds.iter().copied() {
+            let slots = self.slots(kind, "0", &["/bin/true"])?;
+            if ["create", "start", "delete"]
+                .iter()
+                .any(|case| self.wants(case))
+            {
+                progress(scene, kind, "create, start, delete");
+                let lives = self.rounds(runs, |i| slots[i].life());
+                for case in ["create", "start", "delete"] {
+                    if self.wants(case) {
+                        let pick = |life: &crate::runtime::Life| match case {
+                            "create" => life.create,
+                            "start" => life.start,
+                            _ => life.delete,
+                        };
+                        let cells = lives.iter().map(|l| times(l, pick)).collect();
+                        self.row(scene, kind, case, Unit::Millis, cells);
+                    }
+                }
+            }
+            if self.wants("run") {
+                progress(scene, kind, "run");
+                let exits = self.rounds(runs, |i| slots[i].run());
+                let cells = exits.iter().map(|e| times(e, |exit| *exit)).collect();
+                self.row(scene, kind, "run", Unit::Millis, cells);
+            }
+            if self.wants("exec") {
+                progress(scene, kind, "exec");
+                self.exec(scene, kind, runs)?;
+            }
+            sys::reap();
+        }
+        Ok(())
+    }
+
+    fn exec(&mut self, scene: Scene, kind: Kind, runs: usize) -> Result<()> {
+        let slots = self.slots(kind, "exec", &["/bin/sleep", "100000"])?;
+        let alive: Vec<Outcome<()>> = slots.iter().map(Slot::live).collect();
+        let exits = self.rounds(runs, |i| {
+            alive[i].clone()?;
+            slots[i].exec()
+        });
+        slots.iter().for_each(Slot::remove);
+        let cells = exits.iter().map(|e| times(e, |exit| *exit)).collect();
+        self.row(scene, kind, "exec", Unit::Millis, cells);
+        Ok(())
+    }
+
+    /// Containers per second by parallel loops, of whole lives and of `run`.
+    fn throughput(&mut self, kind: Kind) -> Result<()> {
+        let mut loops = Vec::new();
+        for i in 0..LOOPS[LOOPS.len() - 1] {
+            loops.push(self.slots(kind, &i.to_string(), &["/bin/true"])?);
+        }
+        for case in ["life", "run"] {
+            for count in LOOPS {
+                let name = format!("{case} × {count}");
+                progress(Scene::Plain, kind, &name);
+                let step = |slot: &Slot| match case {
+                    "life" => slot.life().map(drop),
+                    _ => slot.run().map(drop),
+                };
+                let effort = self.effort;
+                let rates = self.interleave(effort.slices, 1, |runtime| {
+                    let slots: Vec<&Slot> = loops[..count].iter().map(|l| &l[runtime]).collect();
+                    rate(&slots, effort.slice, step)
+                });
+                let cells = rates.into_iter().map(|r| r.cell(|rate| *rate)).collect();
+                self.row(Scene::Plain, kind, &name, Unit::PerSecond, cells);
+            }
+        }
+        sys::reap();
+        Ok(())
+    }
+
+    /// Peak memory of create: the runtime's, init's, and what the container is charged for.
+    fn memory(&mut self, kind: Kind) -> Result<()> {
+        progress(Scene::Plain, kind, "memory of create");
+        let slots = self.slots(kind, "0", &["/bin/true"])?;
+        let rounds = (self.effort.runs / 20).clamp(3, 10);
+        let measured = self.interleave(rounds, 1, |i| {
+            let (exit, pid) = slots[i].create()?;
+            let init = status_kib(pid, "VmHWM:").map_err(|e| format!("init's VmHWM: {e:#}"));
+            let cgroup = cgroup_of(pid).and_then(|dir| {
+                let text = fs::read_to_string(dir.join("memory.peak"))?;
+                Ok(text.trim().parse::<f64>()? / 1024.0)
+            });
+            slots[i].remove();
+            Ok((exit.maxrss_kib as f64, init?, cgroup.ok()))
+        });
+        let mut row = |case: &str, cells| self.row(Scene::Plain, kind, case, Unit::Mebi, cells);
+        let cells = |pick: fn(&(f64, f64, Option<f64>)) -> f64| -> Vec<Cell> {
+            let mebi = |m: &_| pick(m) / 1024.0;
+            measured.iter().map(|m| m.clone().cell(mebi)).collect()
+        };
+        row("create peak RSS", cells(|m| m.0));
+        row("init peak RSS", cells(|m| m.1));
+        if bundle::has_controller("memory") {
+            row("cgroup peak", cells(|m| m.2.unwrap_or(f64::NAN)));
+        }
+        Ok(())
+    }
+
+    /// One slot per runtime, of a bundle of its own.
+    fn slots(&self, kind: Kind, suffix: &str, args: &[&str]) -> Result<Vec<Slot>> {
+        let slot = |runtime: &Runtime| {
+            let id = format!("{}-{}-{suffix}", self.home.prefix, runtime.name);
+            let bundle = self.home.bundle(kind, &id, args)?;
+            Slot::new(runtime, &id, &bundle)
+        };
+        self.runtimes.iter().map(slot).collect()
+    }
+
+    fn rounds<T>(&self, runs: usize, step: impl FnMut(usize) -> Outcome<T>) -> Vec<Taken<T>> {
+        self.interleave(runs, self.effort.warmup, step)
+    }
+
+    /// Calls `step` for every runtime in every round, the first `warmup` rounds for nothing.
+    fn interleave<T>(
+        &self,
+        runs: usize,
+        warmup: usize,
+        mut step: impl FnMut(usize) -> Outcome<T>,
+    ) -> Vec<Taken<T>> {
+        let mut taken: Vec<Taken<T>> = self.runtimes.iter().map(|_| Taken::default()).collect();
+        let mut order: Vec<usize> = (0..self.runtimes.len()).collect();
+        let mut random = Random::new(2);
+        for round in 0..warmup + runs {
+            random.shuffle(&mut order);
+            for &i in &order {
+                let taken = &mut taken[i];
+                if taken.failures >= PATIENCE {
+                    continue;
+                }
+                match step(i) {
+                    Ok(sample) if round >= warmup => taken.samples.push(sample),
+                    Ok(_) => (),
+                    Err(line) => {
+                        taken.failures += 1;
+                        taken.failed.get_or_insert(line);
+                    }
+                }
+            }
+        }
+        taken
+    }
+
+    fn row(&mut self, scene: Scene, bundle: Kind, case: &str, unit: Unit, cells: Vec<Cell>) {
+        (self.emit)(Row {
+            scene,
+            bundle,
+            case: case.to_string(),
+            unit,
+            cells,
+        });
+    }
+
+    /// A tree of bind mounts, as a busy host's table has of its own.
+    fn add_mounts(&self) -> Result<PathBuf> {
+        eprintln!("adding {MOUNTS} mounts");
+        let dir = self.home.dir.join("mounts");
+        fs::create_dir(&dir).context("create the directory of extra mounts")?;
+        sys::mount("extra", &dir, "tmpfs", 0, "").context("mount a tmpfs for extra mounts")?;
+        for i in 1..MOUNTS {
+            let target = dir.join(i.to_string());
+            fs::create_dir(&target).context("create a mount point")?;
+            sys::mount("extra", &target, "tmpfs", 0, "size=4k").context("add a mount")?;
+        }
+        Ok(dir)
+    }
+
+    /// Running containers of all runtimes that can make one, in equal shares.
+    fn add_containers(&self) -> Result<Vec<Slot>> {
+        eprintln!("starting {LIVE} containers");
+        let mut able: Vec<&Runtime> = self.runtimes.iter().collect();
+        let mut live = Vec::new();
+        while live.len() < LIVE && !able.is_empty() {
+            let at = live.len() % able.len();
+            let id = format!("{}-{}-live-{}", self.home.prefix, able[at].name, live.len());
+            let bundle = self
+                .home
+                .bundle(Kind::Spec, &id, &["/bin/sleep", "100000"])?;
+            let slot = Slot::new(able[at], &id, &bundle)?;
+            match slot.live() {
+                Ok(()) => live.push(slot),
+                Err(line) => {
+                    eprintln!("{} makes no live containers: {line}", able[at].name);
+                    able.remove(at);
+                }
+            }
+        }
+        Ok(live)
+    }
+}
+
+/// What one runtime yielded in the rounds of one case.
+#[derive(Clone)]
+struct Taken<T> {
+    samples: Vec<T>,
+    failures: u32,
+    failed: Option<String>,
+}
+
+impl<T> Default for Taken<T> {
+    fn default() -> Taken<T> {
+        Taken {
+            samples: Vec::new(),
+            failures: 0,
+            failed: None,
+        }
+    }
+}
+
+impl<T> Taken<T> {
+    fn cell(&self, pick: impl Fn(&T) -> f64) -> Cell {
+        Cell {
+            samples: self.samples.iter().map(pick).collect(),
+            cpu: Vec::new(),
+            failures: self.failures,
+            failed: self.failed.clone(),
+        }
+    }
+}
+
+fn times<T>(taken: &Taken<T>, pick: impl Fn(&T) -> Exit) -> Cell {
+    let mut cell = taken.cell(|sample| pick(sample).wall_ns as f64 / 1e6);
+    cell.cpu = taken
+        .samples
+        .iter()
+        .map(|s| pick(s).cpu_us as f64 / 1e3)
+        .collect();
+    cell
+}
+
+/// How many containers per second one loop per slot makes in `slice`.
+fn rate(
+    slots: &[&Slot],
+    slice: Duration,
+    step: impl Fn(&Slot) -> Outcome<()> + Sync,
+) -> Outcome<f64> {
+    let begin = Instant::now();
+    let one = |slot: &Slot| {
+        let mut made = 0;
+        while begin.elapsed() < slice {
+            step(slot)?;
+            made += 1;
+        }
+        Ok(made)
+    };
+    let made: Outcome<u32> = thread::scope(|scope| {
+        let loops: Vec<_> = slots.iter().map(|slot| scope.spawn(|| one(slot))).collect();
+        let joined = loops.into_iter().map(|l| match l.join() {
+            Ok(made) => made,
+            Err(_) => Err("a loop's thread died".to_string()),
+        });
+        // All are joined before the first failure is told.
+        let joined: Vec<Outcome<u32>> = joined.collect();
+        joined.into_iter().sum()
+    });
+    Ok(f64::from(made?) / begin.elapsed().as_secs_f64())
+}
+
+fn status_kib(pid: i32, key: &str) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).context("read status")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    let number = line
+        .context("not in status")?
+        .trim()
+        .trim_end_matches(" kB");
+    number.parse().context("not a number")
+}
+
+fn cgroup_of(pid: i32) -> Result<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).context("read cgroup")?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    Ok(Path::new("/sys/fs/cgroup").join(path.context("no cgroup v2")?))
+}
+
+fn progress(scene: Scene, kind: Kind, case: &str) {
+    eprintln!("{}, {} bundle: {case}", scene.name(), kind.name());
+}
