@@ -31,9 +31,9 @@ impl Scene {
     /// Its name in tables and files.
     pub fn name(self) -> &'static str {
         match self {
-            Scene::Plain => "plain",
-            Scene::Mounts => "1,000 mounts",
-            Scene::Live => "500 containers",
+            Scene::Plain => "plain host",
+            Scene::Mounts => "1,000 more mounts",
+            Scene::Live => "500 live containers",
         }
     }
 }
@@ -72,6 +72,8 @@ pub struct Row {
     pub unit: Unit,
     /// One per runtime, in their order.
     pub cells: Vec<Cell>,
+    /// The same on the plain host just before and just after; empty where that is the scene itself.
+    pub control: Vec<Cell>,
 }
 
 /// What one runtime did in one case.
@@ -111,7 +113,7 @@ const PATIENCE: u32 = 3;
 const LOOPS: [usize; 3] = [1, 2, 8];
 
 /// The names for `--only`.
-pub const CASES: [&str; 8] = [
+pub const CASES: [&str; 9] = [
     "create",
     "start",
     "delete",
@@ -120,6 +122,7 @@ pub const CASES: [&str; 8] = [
     "throughput",
     "memory",
     "growth",
+    "seccomp",
 ];
 
 /// A measurement in progress.
@@ -144,25 +147,53 @@ impl Bench<'_> {
     /// # Errors
     /// What keeps the whole run from going on; a runtime's failures are in its cells.
     pub fn measure(&mut self) -> Result<()> {
-        self.scene(Scene::Plain, self.effort.runs)?;
-        for kind in self.kinds {
+        for row in self.scene(Scene::Plain, self.effort.runs)? {
+            (self.emit)(row);
+        }
+        for kind in self.kinds.iter().copied() {
             if self.wants("throughput") {
-                self.throughput(*kind)?;
+                self.throughput(kind)?;
             }
             if self.wants("memory") {
-                self.memory(*kind)?;
+                self.memory(kind)?;
             }
         }
         if self.wants("growth") {
-            let mounts = self.add_mounts()?;
-            self.scene(Scene::Mounts, self.effort.growth_runs)?;
-            sys::detach(&mounts).context("detach the extra mounts")?;
-
-            let live = self.add_containers()?;
-            self.scene(Scene::Live, self.effort.growth_runs)?;
-            live.iter().for_each(Slot::remove);
-            sys::reap();
+            self.growth(Scene::Mounts)?;
+            self.growth(Scene::Live)?;
         }
+        Ok(())
+    }
+
+    /// The timed verbs in a grown scene, between two halves of the same on the plain host: so
+    /// that the growth is not the machine's drift since the first cases.
+    fn growth(&mut self, scene: Scene) -> Result<()> {
+        let runs = self.effort.growth_runs;
+        let before = self.scene(Scene::Plain, runs.div_ceil(2))?;
+        let mut rows = match scene {
+            Scene::Plain => return Ok(()),
+            Scene::Mounts => {
+                let mounts = self.add_mounts()?;
+                let rows = self.scene(scene, runs)?;
+                sys::detach(&mounts).context("detach the extra mounts")?;
+                rows
+            }
+            Scene::Live => {
+                let live = self.add_containers()?;
+                let rows = self.scene(scene, runs)?;
+                eprintln!("removing them");
+                live.iter().for_each(Slot::remove);
+                rows
+            }
+        };
+        let after = self.scene(Scene::Plain, runs.div_ceil(2))?;
+        for ((row, before), after) in rows.iter_mut().zip(before).zip(after) {
+            row.control = before.cells;
+            for (cell, more) in row.control.iter_mut().zip(after.cells) {
+                cell.samples.extend(more.samples);
+            }
+        }
+        rows.into_iter().for_each(&mut *self.emit);
         Ok(())
     }
 
@@ -171,7 +202,8 @@ impl Bench<'_> {
     }
 
     /// The five timed verbs on both bundles.
-    fn scene(&mut self, scene: Scene, runs: usize) -> Result<()> {
+    fn scene(&self, scene: Scene, runs: usize) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
         for kind in self.kinds.iter().copied() {
             let slots = self.slots(kind, "0", &["/bin/true"])?;
             if ["create", "start", "delete"]
@@ -188,7 +220,7 @@ impl Bench<'_> {
                             _ => life.delete,
                         };
                         let cells = lives.iter().map(|l| times(l, pick)).collect();
-                        self.row(scene, kind, case, Unit::Millis, cells);
+                        rows.push(row(scene, kind, case, Unit::Millis, cells));
                     }
                 }
             }
@@ -196,18 +228,19 @@ impl Bench<'_> {
                 progress(scene, kind, "run");
                 let exits = self.rounds(runs, |i| slots[i].run());
                 let cells = exits.iter().map(|e| times(e, |exit| *exit)).collect();
-                self.row(scene, kind, "run", Unit::Millis, cells);
+                rows.push(row(scene, kind, "run", Unit::Millis, cells));
             }
             if self.wants("exec") {
                 progress(scene, kind, "exec");
-                self.exec(scene, kind, runs)?;
+                let cells = self.exec(kind, runs)?;
+                rows.push(row(scene, kind, "exec", Unit::Millis, cells));
             }
             sys::reap();
         }
-        Ok(())
+        Ok(rows)
     }
 
-    fn exec(&mut self, scene: Scene, kind: Kind, runs: usize) -> Result<()> {
+    fn exec(&self, kind: Kind, runs: usize) -> Result<Vec<Cell>> {
         let slots = self.slots(kind, "exec", &["/bin/sleep", "100000"])?;
         let alive: Vec<Outcome<()>> = slots.iter().map(Slot::live).collect();
         let exits = self.rounds(runs, |i| {
@@ -215,9 +248,7 @@ impl Bench<'_> {
             slots[i].exec()
         });
         slots.iter().for_each(Slot::remove);
-        let cells = exits.iter().map(|e| times(e, |exit| *exit)).collect();
-        self.row(scene, kind, "exec", Unit::Millis, cells);
-        Ok(())
+        Ok(exits.iter().map(|e| times(e, |exit| *exit)).collect())
     }
 
     /// Containers per second by parallel loops, of whole lives and of `run`.
@@ -240,7 +271,7 @@ impl Bench<'_> {
                     rate(&slots, effort.slice, step)
                 });
                 let cells = rates.into_iter().map(|r| r.cell(|rate| *rate)).collect();
-                self.row(Scene::Plain, kind, &name, Unit::PerSecond, cells);
+                (self.emit)(row(Scene::Plain, kind, &name, Unit::PerSecond, cells));
             }
         }
         sys::reap();
@@ -262,15 +293,15 @@ impl Bench<'_> {
             slots[i].remove();
             Ok((exit.maxrss_kib as f64, init?, cgroup.ok()))
         });
-        let mut row = |case: &str, cells| self.row(Scene::Plain, kind, case, Unit::Mebi, cells);
         let cells = |pick: fn(&(f64, f64, Option<f64>)) -> f64| -> Vec<Cell> {
             let mebi = |m: &_| pick(m) / 1024.0;
             measured.iter().map(|m| m.clone().cell(mebi)).collect()
         };
-        row("create peak RSS", cells(|m| m.0));
-        row("init peak RSS", cells(|m| m.1));
+        let mut emit = |case, cells| (self.emit)(row(Scene::Plain, kind, case, Unit::Mebi, cells));
+        emit("create peak RSS", cells(|m| m.0));
+        emit("init peak RSS", cells(|m| m.1));
         if bundle::has_controller("memory") {
-            row("cgroup peak", cells(|m| m.2.unwrap_or(f64::NAN)));
+            emit("cgroup peak", cells(|m| m.2.unwrap_or(f64::NAN)));
         }
         Ok(())
     }
@@ -319,17 +350,7 @@ impl Bench<'_> {
         taken
     }
 
-    fn row(&mut self, scene: Scene, bundle: Kind, case: &str, unit: Unit, cells: Vec<Cell>) {
-        (self.emit)(Row {
-            scene,
-            bundle,
-            case: case.to_string(),
-            unit,
-            cells,
-        });
-    }
-
-    /// A tree of bind mounts, as a busy host's table has of its own.
+    /// A tree of small tmpfs mounts.
     fn add_mounts(&self) -> Result<PathBuf> {
         eprintln!("adding {MOUNTS} mounts");
         let dir = self.home.dir.join("mounts");
@@ -364,6 +385,17 @@ impl Bench<'_> {
             }
         }
         Ok(live)
+    }
+}
+
+fn row(scene: Scene, bundle: Kind, case: &str, unit: Unit, cells: Vec<Cell>) -> Row {
+    Row {
+        scene,
+        bundle,
+        case: case.to_string(),
+        unit,
+        cells,
+        control: Vec::new(),
     }
 }
 

@@ -50,7 +50,7 @@ pub struct View<'a> {
     /// The ratio to reach, and whether it is reached.
     target: Option<(f64, bool)>,
     /// The ratio of its median to its own on the plain host.
-    growth: Option<f64>,
+    growth: Option<Ratio>,
 }
 
 impl Report {
@@ -111,11 +111,15 @@ impl Report {
     pub fn add(&mut self, row: Row) {
         self.rows.push(row);
         if let Some(row) = self.rows.last() {
-            let section = format!("{} host, {} bundle", row.scene.name(), row.bundle.name());
+            let section = format!("{}, {} bundle", row.scene.name(), row.bundle.name());
             if self.section.as_ref() != Some(&section) {
                 println!("\n{section}");
-                println!(
-                    "{:16} {:12} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9}  {:18} {:14} {}",
+                let last = match row.scene {
+                    Scene::Plain => "",
+                    _ => "to plain host",
+                };
+                let head = format!(
+                    "{:20} {:12} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9}  {:18} {:14} {last}",
                     "",
                     "",
                     "n",
@@ -126,18 +130,14 @@ impl Report {
                     "p99",
                     format!("p50 to {BASELINE}"),
                     "target",
-                    if row.scene == Scene::Plain {
-                        ""
-                    } else {
-                        "to plain"
-                    },
                 );
+                println!("{}", head.trim_end());
                 self.section = Some(section);
             }
             for (i, view) in self.views(row).iter().enumerate() {
                 let label = format!("{}, {}", row.case, row.unit.name());
                 println!(
-                    "{:16} {}",
+                    "{:20} {}",
                     if i == 0 { &label } else { "" },
                     line(view, row.unit).trim_end()
                 );
@@ -148,9 +148,6 @@ impl Report {
     /// A row's cells with all that follows from them.
     pub fn views<'a>(&'a self, row: &'a Row) -> Vec<View<'a>> {
         let baseline = self.runtimes.iter().position(|(name, _)| name == BASELINE);
-        let plain = self.rows.iter().find(|other| {
-            other.scene == Scene::Plain && other.bundle == row.bundle && other.case == row.case
-        });
         let view = |(i, cell): (usize, &'a Cell)| {
             let name = self.runtimes[i].0.as_str();
             let summary = Summary::of(&cell.samples);
@@ -158,9 +155,8 @@ impl Report {
                 .filter(|b| *b != i)
                 .and_then(|b| Ratio::of(&cell.samples, &row.cells[b].samples));
             let target = ratio.and_then(|ratio| target(name, row, ratio.value));
-            let growth = plain
-                .filter(|_| row.scene != Scene::Plain)
-                .and_then(|plain| Some(summary?.p50 / Summary::of(&plain.cells[i].samples)?.p50));
+            let control = row.control.get(i);
+            let growth = control.and_then(|c| Ratio::of(&cell.samples, &c.samples));
             View {
                 name,
                 cell,
@@ -280,9 +276,7 @@ fn line(view: &View, unit: Unit) -> String {
     };
     let digits = if unit == Unit::PerSecond { 1 } else { 3 };
     let n = |value: f64| format!("{value:9.digits$}");
-    let ratio = view.ratio.map_or(String::new(), |r| {
-        format!("{:.2} ({:.2}..{:.2})", r.value, r.low, r.high)
-    });
+    let ratio = view.ratio.map_or(String::new(), shown);
     let target = view.target.map_or(String::new(), |(goal, met)| {
         let sign = if unit == Unit::PerSecond {
             "≥"
@@ -291,7 +285,7 @@ fn line(view: &View, unit: Unit) -> String {
         };
         format!("{sign} {goal:.2} {}", if met { "met" } else { "not met" })
     });
-    let growth = view.growth.map_or(String::new(), |g| format!("{g:.2}"));
+    let growth = view.growth.map_or(String::new(), shown);
     let mut line = format!(
         "{:12} {:>5} {} {} {} {} {}  {ratio:18} {target:14} {growth}",
         view.name,
@@ -306,6 +300,10 @@ fn line(view: &View, unit: Unit) -> String {
         line += &format!("  {} failed: {reason}", view.cell.failures);
     }
     line
+}
+
+fn shown(ratio: Ratio) -> String {
+    format!("{:.2} ({:.2}..{:.2})", ratio.value, ratio.low, ratio.high)
 }
 
 fn machine() -> Vec<(&'static str, String)> {
@@ -413,6 +411,7 @@ mod tests {
             case: case.to_string(),
             unit,
             cells: Vec::new(),
+            control: Vec::new(),
         }
     }
 

@@ -188,6 +188,8 @@ impl Slot {
             let pid = self.pid()?;
             let start = self.step("start", &self.start, How::Spawn)?;
             sys::wait(pid).map_err(|e| format!("wait for init: {e}"))?;
+            // A later create that writes none must not be taken for a success.
+            let _ = fs::remove_file(&self.pid_file);
             let delete = self.step("delete", &self.delete, How::Spawn)?;
             Ok(Life {
                 create,
@@ -240,8 +242,7 @@ impl Slot {
     pub fn remove(&self) {
         // Killed and reaped first: delete would wait for a process that only we can reap.
         if let Ok(pid) = self.pid() {
-            sys::kill(pid, libc::SIGKILL);
-            let _ = sys::wait(pid);
+            sys::end_child(pid);
         }
         let _ = self.step("delete", &self.force, How::Spawn);
         let _ = fs::remove_file(&self.pid_file);
@@ -258,7 +259,10 @@ impl Slot {
     fn step(&self, verb: &str, command: &Command, how: How) -> Outcome<Exit> {
         match self.stdio.run(command, how) {
             Ok(exit) if exit.status == 0 => Ok(exit),
-            Ok(_) => Err(format!("{verb}: {}", self.stdio.last_error())),
+            Ok(exit) => Err(match self.stdio.last_error() {
+                Some(line) => format!("{verb}: {line}"),
+                None => format!("{verb}: wait status {:#x}, no message", exit.status),
+            }),
             Err(error) => Err(format!("{verb}: {error}")),
         }
     }

@@ -76,17 +76,15 @@ impl Stdio {
         })
     }
 
-    /// The last line that the last command wrote to stderr.
-    pub fn last_error(&self) -> String {
+    /// The last line that the last command wrote to stderr, if any.
+    pub fn last_error(&self) -> Option<String> {
         let mut text = Vec::new();
         let mut file = &self.errors;
         let _ = file.rewind();
         let _ = file.read_to_end(&mut text);
         let text = String::from_utf8_lossy(&text);
-        match text.lines().rfind(|line| !line.trim().is_empty()) {
-            Some(line) => line.trim().to_string(),
-            None => "no message".to_string(),
-        }
+        let line = text.lines().rfind(|line| !line.trim().is_empty())?;
+        Some(line.trim().to_string())
     }
 
     /// Runs one command to its end.
@@ -271,10 +269,22 @@ pub fn detach(target: &Path) -> io::Result<()> {
     check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }).map(drop)
 }
 
-/// kill(2), its errors (the process is gone) ignored.
-pub fn kill(pid: i32, signal: i32) {
+/// kill(2), its errors (the process is gone) ignored. Only for children not yet reaped.
+fn kill(pid: i32, signal: i32) {
     // SAFETY: kill takes two integers.
     unsafe { libc::kill(pid, signal) };
+}
+
+/// Kills and reaps `pid` if it is a child of this process; a stale number harms nobody.
+pub fn end_child(pid: i32) {
+    let mut info = MaybeUninit::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the pointer is to a live siginfo_t.
+    let ours = unsafe { libc::waitid(libc::P_PID, pid as u32, info.as_mut_ptr(), flags) };
+    if ours == 0 {
+        kill(pid, libc::SIGKILL);
+        let _ = wait(pid);
+    }
 }
 
 /// Makes this process the parent of its orphaned descendants, as engines' monitors are.
