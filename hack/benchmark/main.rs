@@ -8,6 +8,7 @@
 mod bundle;
 mod cases;
 mod chart;
+mod noise;
 mod profile;
 mod report;
 mod runtime;
@@ -27,6 +28,7 @@ use serde_json::Value;
 
 use bundle::{Home, Kind};
 use cases::{Bench, CASES, Effort};
+use noise::Mark;
 use report::Report;
 use runtime::Runtime;
 
@@ -56,6 +58,9 @@ struct Options {
     /// A first look: 20 rounds, short slices
     #[arg(long)]
     quick: bool,
+    /// Take precedence over all other sessions on the machine, for a busy one
+    #[arg(long)]
+    first: bool,
     /// Write everything as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -146,6 +151,9 @@ fn measure(
     kinds: &[Kind],
     hybrid: bool,
 ) -> Result<()> {
+    if options.first {
+        sys::take_precedence().context("take precedence over other sessions")?;
+    }
     home.fill()?;
     for runtime in runtimes.iter_mut() {
         fs::create_dir_all(&runtime.root).context("create a state directory")?;
@@ -164,6 +172,12 @@ fn measure(
         slice: Duration::from_millis(if options.quick { 250 } else { 600 }),
     };
     let mut notes = Vec::new();
+    if options.first {
+        notes.push((
+            "note",
+            "the benchmark takes precedence over other sessions".to_string(),
+        ));
+    }
     if hybrid {
         notes.push((
             "note",
@@ -176,6 +190,7 @@ fn measure(
             "podman's pids limit is left out: no pids controller".to_string(),
         ));
     }
+    let mark = Mark::now();
     let mut report = Report::begin(runtimes, &effort, notes);
     Bench {
         home,
@@ -186,6 +201,7 @@ fn measure(
         emit: &mut |row| report.add(row),
     }
     .measure()?;
+    report.end(mark.noise());
 
     let seccomp = match &options.seccomp {
         Some(path) if only.iter().any(|case| case == "seccomp") => Some(seccomp_benchmark(path)?),

@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::cases::{Cell, Effort, Row, Scene, Unit};
+use crate::noise::Noise;
 use crate::runtime::Runtime;
 use crate::stats::{Ratio, Summary};
 use crate::sys;
@@ -107,6 +108,16 @@ impl Report {
         }
     }
 
+    /// Tells how much else the machine did.
+    pub fn end(&mut self, noise: Noise) {
+        let others = format!(
+            "{:.2} CPUs busy with others' and the kernel's own work, {:.2} stolen by the hypervisor",
+            noise.others, noise.stolen
+        );
+        println!("\n{:12} {others}", "noise");
+        self.machine.push(("noise", others));
+    }
+
     /// Prints a row and keeps it.
     pub fn add(&mut self, row: Row) {
         self.rows.push(row);
@@ -181,11 +192,13 @@ impl Report {
             .iter()
             .map(|(name, version)| json!({ "name": name, "version": version }))
             .collect();
-        let machine: serde_json::Map<String, Value> = self
-            .machine
-            .iter()
-            .map(|(name, value)| (name.to_string(), json!(value)))
-            .collect();
+        let mut machine = serde_json::Map::new();
+        let (notes, facts): (Vec<_>, Vec<_>) = self.machine.iter().partition(|(k, _)| *k == "note");
+        for (name, value) in facts {
+            machine.insert(name.to_string(), json!(value));
+        }
+        let notes: Vec<&String> = notes.into_iter().map(|(_, note)| note).collect();
+        machine.insert("notes".into(), json!(notes));
         json!({
             "machine": machine,
             "settings": self.settings,
