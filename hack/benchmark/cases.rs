@@ -257,12 +257,12 @@ impl Bench<'_> {
         for i in 0..LOOPS[LOOPS.len() - 1] {
             loops.push(self.slots(kind, &i.to_string(), &["/bin/true"])?);
         }
-        for case in ["life", "run"] {
+        for case in ["lifecycle", "run"] {
             for count in LOOPS {
                 let name = format!("{case} × {count}");
                 progress(Scene::Plain, kind, &name);
                 let step = |slot: &Slot| match case {
-                    "life" => slot.life().map(drop),
+                    "lifecycle" => slot.life().map(drop),
                     _ => slot.run().map(drop),
                 };
                 let effort = self.effort;

@@ -7,19 +7,21 @@ use std::fmt::Write;
 
 use crate::bundle::Kind;
 use crate::cases::{Row, Scene, Unit};
-use crate::report::{BASELINE, Report};
+use crate::report::{BASELINE, Report, View};
 
 const WIDTH: f64 = 960.0;
 const MARGIN: f64 = 20.0;
 const GAP: f64 = 40.0;
-const LABEL: f64 = 64.0;
+const LABEL: f64 = 84.0;
 const BAR: f64 = 11.0;
 const GROUP_GAP: f64 = 10.0;
 /// Room right of the longest bar for its number.
-const NUMBER: f64 = 52.0;
-/// runz first, then the peers; the further colours are for more of either.
-const COLOURS: [&str; 8] = [
-    "#e8590c", "#4c8dd6", "#7a8ca3", "#a98fc4", "#2f9e8f", "#c9a227", "#b5566f", "#6a9a3b",
+const NUMBER: f64 = 72.0;
+/// For runz and its ways.
+const WARM: [&str; 4] = ["#e8590c", "#d6336c", "#c9a227", "#8f5bd1"];
+/// For the peers.
+const COOL: [&str; 6] = [
+    "#4c8dd6", "#7a8ca3", "#2f9e8f", "#a98fc4", "#6a9a3b", "#9a7b5c",
 ];
 
 /// Draws the report's rows on the plain host.
@@ -38,11 +40,11 @@ pub fn draw(report: &Report) -> String {
     for (unit, title) in [
         (
             Unit::Millis,
-            "milliseconds, median (tick: p90), less is better",
+            "milliseconds, median and p90 (less is better)",
         ),
         (
             Unit::PerSecond,
-            "containers per second by parallel loops, more is better",
+            "containers/s, parallel loops (more is better)",
         ),
     ] {
         let columns: Vec<(Kind, Vec<&Row>)> = [Kind::Spec, Kind::Podman]
@@ -101,12 +103,36 @@ fn legend(out: &mut String, report: &Report, y: f64) -> f64 {
     let Some(row) = report.rows.first() else {
         return y;
     };
-    for (i, view) in report.views(row).iter().enumerate() {
-        rect(out, x, y - 9.0, 10.0, 10.0, COLOURS[i % COLOURS.len()]);
+    let views = report.views(row);
+    for (view, colour) in views.iter().zip(colours(&views)) {
+        rect(out, x, y - 9.0, 10.0, 10.0, colour);
         text(out, x + 15.0, y, "h", view.name);
         x += 35.0 + 7.5 * view.name.len() as f64;
     }
+    if views.iter().any(|view| view.name == BASELINE) {
+        text(
+            out,
+            x,
+            y,
+            "x",
+            &format!("×: ratio of medians to {BASELINE}"),
+        );
+    }
     y
+}
+
+/// A colour for each runtime, by what it is and in its order.
+fn colours(views: &[View]) -> Vec<&'static str> {
+    let (mut warm, mut cool) = (WARM.iter().cycle(), COOL.iter().cycle());
+    let colour = |view: &View| match view.name.starts_with("runz") {
+        true => warm.next(),
+        false => cool.next(),
+    };
+    views
+        .iter()
+        .map(colour)
+        .map(|c| c.map_or("#808080", |c| *c))
+        .collect()
 }
 
 fn panel(
@@ -127,8 +153,7 @@ fn panel(
         let baseline = baseline.and_then(|view| view.summary).map(|s| s.p50);
         let middle = y + BAR * views.len() as f64 / 2.0 + 4.0;
         text(out, left - 8.0, middle, "r", &row.case);
-        for (i, view) in views.iter().enumerate() {
-            let colour = COLOURS[i % COLOURS.len()];
+        for (view, colour) in views.iter().zip(colours(&views)) {
             let Some(s) = view.summary else {
                 text(out, left + 2.0, y + BAR - 2.0, "f", "failed");
                 y += BAR;
@@ -152,7 +177,7 @@ fn panel(
                 _ => format!("{:.1}", s.p50),
             };
             let label = match baseline.filter(|_| view.name != BASELINE) {
-                Some(base) => format!("{number}  ×{:.2}", s.p50 / base),
+                Some(base) => format!("{number}\u{2002}×{:.2}", s.p50 / base),
                 None => number,
             };
             text(out, left + end + 5.0, y + BAR - 2.0, "f", &label);

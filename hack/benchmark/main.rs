@@ -32,9 +32,17 @@ use noise::Mark;
 use report::Report;
 use runtime::Runtime;
 
+const NOTES: &str = "\
+Times are from spawn to exit of one command, in rounds that go over all runtimes in random order.
+lifecycle × N and run × N are the throughput of N parallel loops of create, start, delete, or of run.
+Memory: the largest resident set of the create process and of the container's init once created, \
+and the container's memory.peak where the memory controller is there.
+Ratios are of medians, with the interval of 95 of 100 resamplings.
+Example: hack/bench --peer crun=/opt/crun --peer-env crun:LD_PRELOAD=/opt/x.so --only run,create";
+
 /// Measures runz and other OCI runtimes side by side
 #[derive(Parser)]
-#[command(name = "hack/bench", max_term_width = 100)]
+#[command(name = "hack/bench", max_term_width = 100, after_help = NOTES)]
 struct Options {
     /// Measure another runtime; replaces one of this name found on PATH. ARGs stand before every verb
     #[arg(long, value_name = "NAME=PATH [ARG…]")]

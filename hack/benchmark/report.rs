@@ -22,7 +22,7 @@ const TARGETS: [(&str, f64); 7] = [
     ("delete", 0.60),
     ("run", 0.60),
     ("exec", 0.55),
-    ("life ×", 1.8),
+    ("lifecycle ×", 1.8),
     ("run ×", 1.8),
 ];
 
@@ -247,11 +247,11 @@ impl Report {
             let found = self.machine.iter().find(|(name, _)| *name == key);
             found.map(|(_, value)| value.as_str()).unwrap_or_default()
         };
-        let names: Vec<&str> = self
-            .runtimes
-            .iter()
-            .map(|(_, version)| version.as_str())
-            .collect();
+        let named = |(name, version): &(String, String)| match version.contains(name.as_str()) {
+            true => version.clone(),
+            false => format!("{name}: {version}"),
+        };
+        let names: Vec<String> = self.runtimes.iter().map(named).collect();
         vec![
             names.join(" · "),
             format!(
