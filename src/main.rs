@@ -1,5 +1,8 @@
 //! runz: an OCI container runtime.
 
+#[allow(dead_code)]
+mod seccomp;
+
 fn main() {
     println!("runz");
 }
