@@ -2,6 +2,9 @@
 
 #[allow(dead_code)]
 mod seccomp;
+#[allow(dead_code, unused_imports)] // until the verbs use it
+mod cgroup;
+mod sys;
 
 fn main() {
     println!("runz");
