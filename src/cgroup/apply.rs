@@ -20,9 +20,18 @@ impl Cgroup {
             self.refuse_if_below_usage(check)?;
         }
         let mut again = None;
+        let mut completed = false;
         for write in &settings.writes {
-            match self.set(write) {
+            let mut result = self.set(write);
+            if result == Err(Errno::ENOENT) && !completed {
+                // Nobody has switched the controller on yet, perhaps.
+                self.complete(settings)?;
+                completed = true;
+                result = self.set(write);
+            }
+            match result {
                 Ok(()) => {}
+                Err(Errno::ENOENT) if write.mode == Mode::IfPresent => {}
                 Err(Errno::EINVAL) if write.mode == Mode::AgainAfterNext => {
                     again = Some(write);
                     continue;
@@ -90,11 +99,9 @@ impl Cgroup {
 
     fn set(&self, write: &Write) -> Result<(), Errno> {
         match &write.mode {
-            Mode::Plain | Mode::AgainAfterNext => self.write(&write.file, &write.value),
-            Mode::IfPresent => match self.write(&write.file, &write.value) {
-                Err(Errno::ENOENT) => Ok(()),
-                result => result,
-            },
+            Mode::Plain | Mode::IfPresent | Mode::AgainAfterNext => {
+                self.write(&write.file, &write.value)
+            }
             Mode::Else(file, value) => match self.write(&write.file, &write.value) {
                 Err(Errno::ENOENT) => self.write(file, value),
                 result => result,

@@ -1,8 +1,8 @@
 //! Making a container's cgroup.
 //!
-//! The usual case costs one mkdir, one open and the reading of two short files: the hierarchy's
-//! controllers and those that the new cgroup got. Only if it got fewer is every ancestor looked
-//! at, controllers switched on, and the type of each cgroup checked.
+//! The usual case costs one mkdir and one open. What takes a look at every ancestor, to switch
+//! controllers on and to check the cgroups' types, is put off until something is missing, or
+//! until the container is on its way: [`Cgroup::complete`].
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -45,11 +45,8 @@ pub(super) fn for_container(request: &Request) -> Result<Option<Cgroup>> {
 }
 
 impl Cgroup {
-    /// Makes the directory `path` and what is missing above it, and switches on in the ancestors
-    /// whatever controllers the hierarchy has. Controllers that cannot be had are no error here;
-    /// a setting that needs one is, in [`apply`](Self::apply).
-    ///
-    /// On failure the directories made are removed again.
+    /// Makes the directory `path` and what is missing above it. On failure the directories made
+    /// are removed again.
     pub fn create(hierarchy: &Hierarchy, path: &Path, settings: &Settings) -> Result<Cgroup> {
         if !path.starts_with(&hierarchy.mount) {
             bail!(
@@ -62,9 +59,13 @@ impl Cgroup {
         let made = make(path, &mut created)
             .map_err(|(path, errno)| failed(format_args!("mkdir {}", path.display()), errno))
             .and_then(|()| {
-                let cgroup = Cgroup::open_raw(path.to_owned())
+                let mut cgroup = Cgroup::open_raw(path.to_owned())
                     .map_err(|errno| failed(format_args!("open {}", path.display()), errno))?;
-                cgroup.complete(hierarchy, settings)?;
+                cgroup.mount = Some(hierarchy.mount.clone());
+                // A parent that is new itself has no controller switched on for its children.
+                if created.len() > 1 {
+                    cgroup.complete(settings)?;
+                }
                 Ok(cgroup)
             });
         match made {
@@ -74,6 +75,36 @@ impl Cgroup {
                 Err(error)
             }
         }
+    }
+
+    /// Sees to it that the cgroup has all controllers of the hierarchy, so that all statistics are
+    /// there, and that it is of a type that takes processes. Controllers that cannot be had are
+    /// no error here; a setting that needs one is, in [`apply`](Self::apply), which calls this
+    /// itself when a file is missing.
+    ///
+    /// To be called once the container's init is on its way, as nothing there waits for it; and
+    /// before a second attempt when `clone3(CLONE_INTO_CGROUP)` says EOPNOTSUPP.
+    ///
+    /// Does nothing to a cgroup that was only opened.
+    pub fn complete(&self, settings: &Settings) -> Result<()> {
+        let Some(mount) = &self.mount else {
+            return Ok(());
+        };
+        let available = read(&mount.join("cgroup.controllers"))
+            .with_context(|| format!("no cgroup v2 hierarchy at {}", mount.display()))?;
+        let own = self.read("cgroup.controllers").unwrap_or_default();
+        // A threaded cgroup has no domain controllers: one that has is of the right type.
+        if own == available && settings::has_domain_controller(&own) {
+            return Ok(());
+        }
+        let mut current = mount.clone();
+        let below = self.path.strip_prefix(mount).unwrap_or(Path::new(""));
+        for name in below {
+            enable(&current);
+            current.push(name);
+            settle_type(&current, settings)?;
+        }
+        Ok(())
     }
 
     /// Whether the cgroup was made here, so that nobody else can be in it.
@@ -99,28 +130,6 @@ impl Cgroup {
         }
         if self.is_frozen()? {
             bail!("container's cgroup unexpectedly frozen");
-        }
-        Ok(())
-    }
-
-    /// Sees to it that the cgroup has the hierarchy's controllers and is of a usable type.
-    fn complete(&self, hierarchy: &Hierarchy, settings: &Settings) -> Result<()> {
-        let available = read(&hierarchy.mount.join("cgroup.controllers"))
-            .with_context(|| format!("no cgroup v2 hierarchy at {}", hierarchy.mount.display()))?;
-        let own = self.read("cgroup.controllers").unwrap_or_default();
-        // A threaded cgroup has no domain controllers: one that has is of the right type.
-        if own == available && settings::has_domain_controller(&own) {
-            return Ok(());
-        }
-        let mut current = hierarchy.mount.clone();
-        let below = self
-            .path
-            .strip_prefix(&hierarchy.mount)
-            .unwrap_or(Path::new(""));
-        for name in below {
-            enable(&current);
-            current.push(name);
-            settle_type(&current, settings)?;
         }
         Ok(())
     }

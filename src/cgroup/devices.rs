@@ -26,6 +26,9 @@ pub enum Kind {
     Char = 2,
 }
 
+/// How many bits of a device number are the minor number (linux/kdev_t.h).
+const MINOR_BITS: u32 = 20;
+
 /// One rule; `None` matches everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -52,27 +55,47 @@ impl Rule {
             && wider(self.minor, other.minor)
             && self.access & other.access == other.access
     }
+
+    fn is_everything(&self) -> bool {
+        (self.kind, self.major, self.minor, self.access) == (None, None, None, RWM)
+    }
+
+    /// Whether there can be such a device: the kernel's numbers have 12 and 20 bits
+    /// (linux/kdev_t.h).
+    fn is_possible(&self) -> bool {
+        self.major.is_none_or(|major| major >> 12 == 0)
+            && self.minor.is_none_or(|minor| minor >> MINOR_BITS == 0)
+    }
 }
 
-/// What every container may do, whatever its rules say (runc, specconv's AllowedDevices):
-/// path, type, major, minor, access. The path is the device that a container always has.
-const BUILT_IN: [(&str, Kind, Option<u32>, Option<u32>, u32); 11] = [
-    ("", Kind::Char, None, None, MKNOD),
-    ("", Kind::Block, None, None, MKNOD),
-    ("/dev/null", Kind::Char, Some(1), Some(3), RWM),
-    ("/dev/random", Kind::Char, Some(1), Some(8), RWM),
-    ("/dev/full", Kind::Char, Some(1), Some(7), RWM),
-    ("/dev/tty", Kind::Char, Some(5), Some(0), RWM),
-    ("/dev/zero", Kind::Char, Some(1), Some(5), RWM),
-    ("/dev/urandom", Kind::Char, Some(1), Some(9), RWM),
-    ("", Kind::Char, Some(136), None, RWM),     // /dev/pts/*
-    ("", Kind::Char, Some(5), Some(2), RWM),    // /dev/ptmx
-    ("", Kind::Char, Some(10), Some(200), RWM), // /dev/net/tun
+/// What every container may do, whatever its rules say (runc, specconv's AllowedDevices): path,
+/// type, major, minor, access. The path is that of a device that a container always has.
+const BUILT_IN: [(&str, Option<Kind>, Option<u32>, Option<u32>, u32); 10] = [
+    ("", None, None, None, MKNOD),
+    ("/dev/null", Some(Kind::Char), Some(1), Some(3), RWM),
+    ("/dev/random", Some(Kind::Char), Some(1), Some(8), RWM),
+    ("/dev/full", Some(Kind::Char), Some(1), Some(7), RWM),
+    ("/dev/tty", Some(Kind::Char), Some(5), Some(0), RWM),
+    ("/dev/zero", Some(Kind::Char), Some(1), Some(5), RWM),
+    ("/dev/urandom", Some(Kind::Char), Some(1), Some(9), RWM),
+    ("", Some(Kind::Char), Some(136), None, RWM), // /dev/pts/*
+    ("", Some(Kind::Char), Some(5), Some(2), RWM), // /dev/ptmx
+    ("", Some(Kind::Char), Some(10), Some(200), RWM), // /dev/net/tun
 ];
+
+/// A jump in a program is at most so far (`off` of `struct bpf_insn`); a rule has at most five
+/// instructions.
+const MAX_RULES: usize = i16::MAX as usize / 5 - 10;
 
 /// The rules in force: those of `linux.resources.devices`, then the built-in ones, less those for
 /// a path that `linux.devices` defines anew (`paths`). Rules without effect are left out.
 pub fn rules(config: &[LinuxDeviceCgroup], paths: &[&str]) -> Result<Vec<Rule>> {
+    if config.len() > MAX_RULES {
+        bail!(
+            "linux.resources.devices: {} are more than {MAX_RULES} rules",
+            config.len()
+        );
+    }
     let mut rules = Vec::with_capacity(config.len() + BUILT_IN.len());
     for (index, rule) in config.iter().enumerate() {
         rules.push(read(rule, index)?);
@@ -81,7 +104,7 @@ pub fn rules(config: &[LinuxDeviceCgroup], paths: &[&str]) -> Result<Vec<Rule>> 
         if path.is_empty() || !paths.contains(&path) {
             rules.push(Rule {
                 allow: true,
-                kind: Some(kind),
+                kind,
                 major,
                 minor,
                 access,
@@ -93,14 +116,7 @@ pub fn rules(config: &[LinuxDeviceCgroup], paths: &[&str]) -> Result<Vec<Rule>> 
 
 /// Whether the rules allow everything, so that no filter is needed.
 pub fn allow_all(rules: &[Rule]) -> bool {
-    let everything = Rule {
-        allow: true,
-        kind: None,
-        major: None,
-        minor: None,
-        access: RWM,
-    };
-    rules.contains(&everything) && rules.iter().all(|rule| rule.allow)
+    matches!(rules, [only] if only.allow && only.is_everything())
 }
 
 fn read(rule: &LinuxDeviceCgroup, index: usize) -> Result<Rule> {
@@ -143,81 +159,117 @@ fn read(rule: &LinuxDeviceCgroup, index: usize) -> Result<Rule> {
     })
 }
 
-/// Leaves out what a later rule overrides, and denials of what nothing has granted. Engines send
-/// the built-in rules themselves, so this is often half of them.
+/// Leaves out what a later rule overrides, what is so anyway, and what cannot be. Engines send the
+/// built-in rules themselves, so this is often half of them.
 fn without_effectless(rules: &[Rule]) -> Vec<Rule> {
-    let overridden =
-        |(index, rule): (usize, &Rule)| rules[index + 1..].iter().any(|later| later.covers(rule));
-    rules
-        .iter()
-        .enumerate()
-        .filter(|rule| !overridden(*rule))
-        .map(|(_, rule)| *rule)
-        .skip_while(|rule| !rule.allow)
-        .collect()
+    let overridden = |index: usize| rules[index + 1..].iter().any(|it| it.covers(&rules[index]));
+    let mut kept: Vec<Rule> = Vec::with_capacity(rules.len());
+    for (index, rule) in rules.iter().enumerate() {
+        // Before the first rule that differs from it, all is as the default has it: denied, or
+        // what a rule for everything says, which can only come first now.
+        let as_before = match kept.as_slice() {
+            [] => !rule.allow,
+            [first] => first.is_everything() && first.allow == rule.allow,
+            _ => false,
+        };
+        if !as_before && rule.is_possible() && !overridden(index) {
+            kept.push(*rule);
+        }
+    }
+    kept
 }
 
-/// The program for these rules; each item is one `struct bpf_insn`.
+/// The program for these rules, as [`rules`] gives them; each item is one `struct bpf_insn`.
 ///
-/// `r2` is the type, `r3` the access that is still to be granted, `r4` and `r5` the numbers.
-/// Rules are tried from the last to the first.
+/// `r2` is the type, `r3` the access that is still to be granted, `r4` and `r5` the numbers, `r6`
+/// both in one. Rules are tried from the last to the first. A branch costs the verifier three
+/// microseconds, and it sees the program at every create: so there are as few as can be. Rules
+/// that are next to each other and agree are in any order, hence tried together, by type.
 pub fn program(rules: &[Rule]) -> Vec<u64> {
-    let mut program = vec![
+    let (default, rules) = match rules {
+        [first, rest @ ..] if first.is_everything() => (first.allow, rest),
+        rules => (false, rules),
+    };
+    let mut code = vec![
         load(3, 0), // struct bpf_cgroup_dev_ctx: access_type, major, minor
         move_register(2, 3),
         and(2, 0xffff),
         shift_right(3, 16),
         load(4, 4),
         load(5, 8),
+        move_register(6, 4),
+        shift_left(6, MINOR_BITS),
+        or_register(6, 5),
     ];
-    let mut open_end = true;
-    for rule in rules.iter().rev() {
-        let block = block(rule);
-        // A rule for everything ends the program: the verifier refuses what cannot be reached.
-        open_end = block.len() > RETURN_LENGTH;
-        program.extend(block);
-        if !open_end {
-            break;
+    for agreeing in rules.chunk_by(|one, next| one.allow == next.allow).rev() {
+        for kind in [None, Some(Kind::Block), Some(Kind::Char)] {
+            let of_kind: Vec<&Rule> = agreeing.iter().filter(|rule| rule.kind == kind).collect();
+            if let (Some(kind), false) = (kind, of_kind.is_empty()) {
+                let body: Vec<Instruction> =
+                    of_kind.iter().flat_map(|rule| code_of(rule)).collect();
+                code.push(unless_equal(2, kind as u32, Target::Skip(body.len())));
+                code.extend(body);
+            } else {
+                code.extend(of_kind.iter().flat_map(|rule| code_of(rule)));
+            }
         }
     }
-    if open_end {
-        program.extend(return_value(false));
-    }
-    program.into_iter().map(Instruction::encode).collect()
+    finish(code, default)
 }
 
-/// The code of one rule: falls through to the next rule if it does not decide.
-fn block(rule: &Rule) -> Vec<Instruction> {
-    let mut block = Vec::with_capacity(8);
-    if let Some(kind) = rule.kind {
-        block.push(unless_equal(2, kind as u32));
+/// Jumps to the verdict of the rule if its numbers and access decide; falls through otherwise.
+fn code_of(rule: &Rule) -> Vec<Instruction> {
+    let verdict = Target::Verdict(rule.allow);
+    let number = match (rule.major, rule.minor) {
+        (None, None) => None,
+        (Some(major), None) => Some((4, major)),
+        (None, Some(minor)) => Some((5, minor)),
+        (Some(major), Some(minor)) => Some((6, major << MINOR_BITS | minor)),
+    };
+    if rule.access == RWM {
+        return vec![match number {
+            Some((register, number)) => if_equal(register, number, verdict),
+            None => jump(verdict),
+        }];
     }
-    if let Some(major) = rule.major {
-        block.push(unless_equal(4, major));
-    }
-    if let Some(minor) = rule.minor {
-        block.push(unless_equal(5, minor));
-    }
-    if rule.access != RWM {
-        if rule.allow {
-            block.push(and(3, !rule.access));
-            block.push(unless_equal(3, 0));
-        } else {
-            block.push(if_any_bit(3, rule.access));
-            block.push(jump());
-        }
-    }
-    block.extend(return_value(rule.allow));
-    let length = block.len();
-    for (index, instruction) in block.iter_mut().enumerate() {
-        if instruction.offset == TO_NEXT_RULE {
-            instruction.offset = (length - index - 1) as i16;
-        }
-    }
-    block
+    let decide = if rule.allow {
+        vec![and(3, !rule.access), if_equal(3, 0, verdict)]
+    } else {
+        vec![if_any_bit(3, rule.access, verdict)]
+    };
+    let skip = Target::Skip(decide.len());
+    number
+        .map(|(register, number)| unless_equal(register, number, skip))
+        .into_iter()
+        .chain(decide)
+        .collect()
 }
 
-/// One `struct bpf_insn` (linux/bpf.h; the codes are in Documentation/bpf/standardization).
+/// Appends the verdicts, the default one first, and settles where the jumps go.
+fn finish(mut code: Vec<Instruction>, default: bool) -> Vec<u64> {
+    let end = code.len();
+    // Only if it is used: the verifier refuses what cannot be reached.
+    let other = code
+        .iter()
+        .any(|it| matches!(it.to, Some(Target::Verdict(to)) if to != default));
+    code.extend(return_value(default));
+    if other {
+        code.extend(return_value(!default));
+    }
+    let offset = |at: usize, instruction: &Instruction| match instruction.to {
+        None => instruction.offset,
+        Some(Target::Skip(count)) => count as i16,
+        Some(Target::Verdict(to)) if to == default => (end - at - 1) as i16,
+        Some(Target::Verdict(_)) => (end + RETURN_LENGTH - at - 1) as i16,
+    };
+    code.iter()
+        .enumerate()
+        .map(|(at, it)| it.encode(offset(at, it)))
+        .collect()
+}
+
+/// One `struct bpf_insn` (linux/bpf.h; the codes are in Documentation/bpf/standardization), with
+/// the jump not yet settled.
 #[derive(Clone, Copy)]
 struct Instruction {
     code: u8,
@@ -225,31 +277,39 @@ struct Instruction {
     source: u8,
     offset: i16,
     immediate: u32,
+    to: Option<Target>,
 }
 
-/// Stands for the offset to the end of the block until its length is known.
-const TO_NEXT_RULE: i16 = i16::MAX;
+/// Where a jump goes.
+#[derive(Clone, Copy)]
+enum Target {
+    /// Over so many instructions.
+    Skip(usize),
+    /// To the end, which allows or denies.
+    Verdict(bool),
+}
 
 /// How many instructions [`return_value`] takes.
 const RETURN_LENGTH: usize = 2;
 
 impl Instruction {
-    fn encode(self) -> u64 {
+    fn encode(&self, offset: i16) -> u64 {
         u64::from(self.code)
             | u64::from(self.destination) << 8
             | u64::from(self.source) << 12
-            | u64::from(self.offset as u16) << 16
+            | u64::from(offset as u16) << 16
             | u64::from(self.immediate) << 32
     }
 }
 
-fn instruction(code: u8, destination: u8, offset: i16, immediate: u32) -> Instruction {
+fn instruction(code: u8, destination: u8, immediate: u32) -> Instruction {
     Instruction {
         code,
         destination,
         source: 0,
-        offset,
+        offset: 0,
         immediate,
+        to: None,
     }
 }
 
@@ -257,7 +317,8 @@ fn instruction(code: u8, destination: u8, offset: i16, immediate: u32) -> Instru
 fn load(destination: u8, offset: i16) -> Instruction {
     Instruction {
         source: 1,
-        ..instruction(0x61, destination, offset, 0)
+        offset,
+        ..instruction(0x61, destination, 0)
     }
 }
 
@@ -265,40 +326,70 @@ fn load(destination: u8, offset: i16) -> Instruction {
 fn move_register(destination: u8, source: u8) -> Instruction {
     Instruction {
         source,
-        ..instruction(0xbc, destination, 0, 0)
+        ..instruction(0xbc, destination, 0)
+    }
+}
+
+/// ALU, OR, X.
+fn or_register(destination: u8, source: u8) -> Instruction {
+    Instruction {
+        source,
+        ..instruction(0x4c, destination, 0)
     }
 }
 
 /// ALU, AND, K.
 fn and(register: u8, mask: u32) -> Instruction {
-    instruction(0x54, register, 0, mask)
+    instruction(0x54, register, mask)
 }
 
 /// ALU, RSH, K.
 fn shift_right(register: u8, bits: u32) -> Instruction {
-    instruction(0x74, register, 0, bits)
+    instruction(0x74, register, bits)
 }
 
-/// To the next rule unless the register has this value: JMP32, JNE, K.
-fn unless_equal(register: u8, value: u32) -> Instruction {
-    instruction(0x56, register, TO_NEXT_RULE, value)
+/// ALU, LSH, K.
+fn shift_left(register: u8, bits: u32) -> Instruction {
+    instruction(0x64, register, bits)
 }
 
-/// Skips one instruction if the register has one of these bits: JMP32, JSET, K.
-fn if_any_bit(register: u8, bits: u32) -> Instruction {
-    instruction(0x46, register, 1, bits)
+/// JMP32, JEQ, K.
+fn if_equal(register: u8, value: u32, to: Target) -> Instruction {
+    Instruction {
+        to: Some(to),
+        ..instruction(0x16, register, value)
+    }
 }
 
-/// To the next rule: JMP, JA.
-fn jump() -> Instruction {
-    instruction(0x05, 0, TO_NEXT_RULE, 0)
+/// JMP32, JNE, K.
+fn unless_equal(register: u8, value: u32, to: Target) -> Instruction {
+    Instruction {
+        to: Some(to),
+        ..instruction(0x56, register, value)
+    }
+}
+
+/// JMP32, JSET, K.
+fn if_any_bit(register: u8, bits: u32, to: Target) -> Instruction {
+    Instruction {
+        to: Some(to),
+        ..instruction(0x46, register, bits)
+    }
+}
+
+/// JMP, JA.
+fn jump(to: Target) -> Instruction {
+    Instruction {
+        to: Some(to),
+        ..instruction(0x05, 0, 0)
+    }
 }
 
 /// `return allow`: ALU, MOV, K; JMP, EXIT.
 fn return_value(allow: bool) -> [Instruction; RETURN_LENGTH] {
     [
-        instruction(0xb4, 0, 0, u32::from(allow)),
-        instruction(0x95, 0, 0, 0),
+        instruction(0xb4, 0, u32::from(allow)),
+        instruction(0x95, 0, 0),
     ]
 }
 

@@ -21,11 +21,14 @@ fn run(program: &[u64], context: [u32; 3]) -> bool {
             0xb4 => registers[destination] = u64::from(immediate),
             0xbc => registers[destination] = u64::from(registers[source] as u32),
             0x54 => registers[destination] = u64::from(value & immediate),
+            0x4c => registers[destination] = u64::from(value | registers[source] as u32),
+            0x64 => registers[destination] = u64::from(value << immediate),
             0x74 => registers[destination] = u64::from(value >> immediate),
+            0x16 if value == immediate => at += i64::from(offset),
             0x56 if value != immediate => at += i64::from(offset),
             0x46 if value & immediate != 0 => at += i64::from(offset),
             0x05 => at += i64::from(offset),
-            0x56 | 0x46 => {}
+            0x16 | 0x56 | 0x46 => {}
             0x95 => return registers[0] == 1,
             code => panic!("unknown instruction {code:#x}"),
         }
@@ -62,6 +65,8 @@ fn compare(all: &[Rule]) {
         .flat_map(|rule| [rule.major, rule.minor])
         .flatten()
         .collect();
+    // The kernel has no others.
+    numbers.retain(|number| *number < 1 << 12);
     numbers.push(77);
     numbers.sort_unstable();
     numbers.dedup();
@@ -89,7 +94,7 @@ fn parse(json: &str) -> Vec<LinuxDeviceCgroup> {
 fn all_rules(json: &str) -> Vec<Rule> {
     let built_in = BUILT_IN.map(|(_, kind, major, minor, access)| Rule {
         allow: true,
-        kind: Some(kind),
+        kind,
         major,
         minor,
         access,
@@ -173,7 +178,6 @@ fn rules_that_engines_repeat_cost_nothing() {
 
 #[test]
 fn a_configured_device_takes_its_built_in_rule_away() {
-    let null = [1 << 16 | READ << 16 | 2, 1, 3];
     let rules_for = |paths: &[&str]| rules(&[], paths).unwrap();
     assert!(run(
         &program(&rules_for(&["/dev/fuse"])),
@@ -183,7 +187,6 @@ fn a_configured_device_takes_its_built_in_rule_away() {
         &program(&rules_for(&["/dev/null"])),
         [READ << 16 | 2, 1, 3]
     ));
-    assert!(!run(&program(&rules_for(&["/dev/null"])), null));
 }
 
 #[test]

@@ -4,10 +4,13 @@
 //! mount, a relative or missing one from the parent of the caller's own cgroup. The caller's own
 //! cgroup has processes, so no controller could be enabled below it; its parent can have none.
 
+use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+
+use super::{failed, read_all};
 
 /// Where a host has its v2 hierarchy: whole, or beside v1 (a hybrid host).
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -38,8 +41,10 @@ impl Hierarchy {
         let own = if cgroups_path.is_some_and(Path::is_absolute) {
             String::new()
         } else {
-            let text = std::fs::read_to_string("/proc/self/cgroup")
-                .context("read own cgroup from /proc/self/cgroup")?;
+            let file = std::fs::File::open("/proc/self/cgroup");
+            let file = file.context("open /proc/self/cgroup")?;
+            let text = read_all(file.as_fd())
+                .map_err(|errno| failed(format_args!("read /proc/self/cgroup"), errno))?;
             own(&text)
                 .context("/proc/self/cgroup has no line for cgroup v2")?
                 .to_owned()

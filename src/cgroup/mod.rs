@@ -79,6 +79,8 @@ pub struct Cgroup {
     /// Its directory.
     pub path: PathBuf,
     dir: OwnedFd,
+    /// Where the hierarchy is mounted, if the cgroup comes from [`create`](Self::create).
+    mount: Option<PathBuf>,
     /// The directories that were made for it, the outermost first.
     created: Vec<PathBuf>,
 }
@@ -124,6 +126,7 @@ impl Cgroup {
         Ok(Cgroup {
             path,
             dir,
+            mount: None,
             created: Vec::new(),
         })
     }

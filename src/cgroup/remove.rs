@@ -116,6 +116,7 @@ impl Cgroup {
                     children.push(Cgroup {
                         path,
                         dir,
+                        mount: None,
                         created: Vec::new(),
                     });
                 }

@@ -170,6 +170,84 @@ fn a_limit_below_usage_is_refused_when_asked_for() {
     tree.open().apply(&settings).unwrap();
 }
 
+#[test]
+fn controllers_are_switched_on_where_they_are_missing() {
+    let files = [
+        ("cgroup.controllers", "cpu io memory\n"),
+        ("cgroup.subtree_control", "cpu\n"),
+    ];
+    let tree = Tree::new(&files);
+    let hierarchy = Hierarchy {
+        mount: tree.0.clone(),
+        own: String::new(),
+    };
+    let create =
+        |path: &str| Cgroup::create(&hierarchy, &tree.0.join(path), &Settings::default()).unwrap();
+    // The parent was there: nothing is looked at until it must be.
+    let cgroup = create("a");
+    assert_eq!(tree.text("cgroup.subtree_control"), "cpu\n");
+    // Which is when a file is missing, though it may be.
+    let swap = decide(r#"{"memory":{"swap":-1}}"#, Purpose::Create);
+    cgroup.apply(&swap).unwrap();
+    assert_eq!(tree.text("cgroup.subtree_control"), "+io +memory");
+    cgroup.discard();
+    // Or when the parent is new.
+    fs::write(tree.0.join("cgroup.subtree_control"), "cpu io\n").unwrap();
+    create("b/c").discard();
+    assert_eq!(tree.text("cgroup.subtree_control"), "+memory");
+    assert!(!tree.0.join("b").exists());
+    // All there: left alone.
+    fs::write(tree.0.join("cgroup.subtree_control"), "cpu memory io\n").unwrap();
+    create("b/c").discard();
+    assert_eq!(tree.text("cgroup.subtree_control"), "cpu memory io\n");
+}
+
+#[test]
+fn a_threaded_subtree_takes_only_threaded_controllers() {
+    let files = [
+        ("cgroup.controllers", "cpu memory pids\n"),
+        ("cgroup.subtree_control", ""),
+    ];
+    let tree = Tree::new(&files);
+    let hierarchy = Hierarchy {
+        mount: tree.0.clone(),
+        own: String::new(),
+    };
+    let (parent, path) = (tree.0.join("a"), tree.0.join("a/b/c"));
+    fs::create_dir(&parent).unwrap();
+    let at = parent.display();
+    let memory = decide(r#"{"memory":{"limit":1}}"#, Purpose::Create);
+    let pids = decide(r#"{"pids":{"limit":1}}"#, Purpose::Create);
+    let set_type = |kind: &str| fs::write(parent.join("cgroup.type"), kind).unwrap();
+    let error = || {
+        Cgroup::create(&hierarchy, &path, &memory)
+            .unwrap_err()
+            .to_string()
+    };
+
+    set_type("domain invalid\n");
+    assert_eq!(
+        error(),
+        format!(
+            "cannot enter cgroupv2 \"{at}\" with domain controllers -- it is in an invalid state"
+        )
+    );
+    assert!(!parent.join("b").exists());
+    set_type("threaded\n");
+    assert_eq!(
+        error(),
+        format!("cannot enter cgroupv2 \"{at}\" with domain controllers -- it is in threaded mode")
+    );
+    set_type("domain invalid\n");
+    Cgroup::create(&hierarchy, &path, &pids).unwrap().discard();
+    assert_eq!(tree.text("a/cgroup.type"), "threaded");
+    set_type("domain\n");
+    Cgroup::create(&hierarchy, &path, &memory)
+        .unwrap()
+        .discard();
+    assert_eq!(tree.text("a/cgroup.type"), "domain\n");
+}
+
 /// The hierarchy of this machine, or `None` where the test cannot run. `RUNZ_MUST_RUN` makes that
 /// a failure.
 fn host() -> Option<Hierarchy> {
