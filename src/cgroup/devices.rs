@@ -57,7 +57,7 @@ impl Rule {
     }
 
     fn is_everything(&self) -> bool {
-        (self.kind, self.major, self.minor, self.access) == (None, None, None, RWM)
+        self.covers(&EVERYTHING)
     }
 
     /// Whether there can be such a device: the kernel's numbers have 12 and 20 bits
@@ -68,20 +68,44 @@ impl Rule {
     }
 }
 
-/// What every container may do, whatever its rules say (runc, specconv's AllowedDevices): path,
-/// type, major, minor, access. The path is that of a device that a container always has.
-const BUILT_IN: [(&str, Option<Kind>, Option<u32>, Option<u32>, u32); 10] = [
-    ("", None, None, None, MKNOD),
-    ("/dev/null", Some(Kind::Char), Some(1), Some(3), RWM),
-    ("/dev/random", Some(Kind::Char), Some(1), Some(8), RWM),
-    ("/dev/full", Some(Kind::Char), Some(1), Some(7), RWM),
-    ("/dev/tty", Some(Kind::Char), Some(5), Some(0), RWM),
-    ("/dev/zero", Some(Kind::Char), Some(1), Some(5), RWM),
-    ("/dev/urandom", Some(Kind::Char), Some(1), Some(9), RWM),
-    ("", Some(Kind::Char), Some(136), None, RWM), // /dev/pts/*
-    ("", Some(Kind::Char), Some(5), Some(2), RWM), // /dev/ptmx
-    ("", Some(Kind::Char), Some(10), Some(200), RWM), // /dev/net/tun
+/// What every container may do, whatever its rules say (runc, specconv's AllowedDevices). The path
+/// is that of a device that a container always has.
+const BUILT_IN: [(&str, Rule); 10] = [
+    (
+        "",
+        Rule {
+            access: MKNOD,
+            ..EVERYTHING
+        },
+    ),
+    ("/dev/null", char_device(1, Some(3))),
+    ("/dev/random", char_device(1, Some(8))),
+    ("/dev/full", char_device(1, Some(7))),
+    ("/dev/tty", char_device(5, Some(0))),
+    ("/dev/zero", char_device(1, Some(5))),
+    ("/dev/urandom", char_device(1, Some(9))),
+    ("", char_device(136, None)),     // /dev/pts/*
+    ("", char_device(5, Some(2))),    // /dev/ptmx
+    ("", char_device(10, Some(200))), // /dev/net/tun
 ];
+
+/// Allows everything.
+const EVERYTHING: Rule = Rule {
+    allow: true,
+    kind: None,
+    major: None,
+    minor: None,
+    access: RWM,
+};
+
+const fn char_device(major: u32, minor: Option<u32>) -> Rule {
+    Rule {
+        kind: Some(Kind::Char),
+        major: Some(major),
+        minor,
+        ..EVERYTHING
+    }
+}
 
 /// A jump in a program is at most so far (`off` of `struct bpf_insn`); a rule has at most five
 /// instructions.
@@ -100,15 +124,9 @@ pub fn rules(config: &[LinuxDeviceCgroup], paths: &[&str]) -> Result<Vec<Rule>> 
     for (index, rule) in config.iter().enumerate() {
         rules.push(read(rule, index)?);
     }
-    for (path, kind, major, minor, access) in BUILT_IN {
+    for (path, rule) in BUILT_IN {
         if path.is_empty() || !paths.contains(&path) {
-            rules.push(Rule {
-                allow: true,
-                kind,
-                major,
-                minor,
-                access,
-            });
+            rules.push(rule);
         }
     }
     Ok(without_effectless(&rules))
@@ -116,7 +134,7 @@ pub fn rules(config: &[LinuxDeviceCgroup], paths: &[&str]) -> Result<Vec<Rule>> 
 
 /// Whether the rules allow everything, so that no filter is needed.
 pub fn allow_all(rules: &[Rule]) -> bool {
-    matches!(rules, [only] if only.allow && only.is_everything())
+    rules == [EVERYTHING]
 }
 
 fn read(rule: &LinuxDeviceCgroup, index: usize) -> Result<Rule> {

@@ -92,13 +92,7 @@ fn parse(json: &str) -> Vec<LinuxDeviceCgroup> {
 
 /// As written: `rules` without leaving anything out.
 fn all_rules(json: &str) -> Vec<Rule> {
-    let built_in = BUILT_IN.map(|(_, kind, major, minor, access)| Rule {
-        allow: true,
-        kind,
-        major,
-        minor,
-        access,
-    });
+    let built_in = BUILT_IN.map(|(_, rule)| rule);
     let config = parse(json);
     let own = config
         .iter()
