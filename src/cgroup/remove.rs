@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 
@@ -100,19 +100,12 @@ impl Cgroup {
 
     /// The cgroups directly below.
     pub(super) fn children(&self) -> Result<Vec<Cgroup>, Errno> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut dir = Dir::openat(&self.dir, ".", flags, Mode::empty())?;
         let mut children = Vec::new();
-        for entry in dir.iter() {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy();
-            if entry.file_type() != Some(Type::Directory) || name == "." || name == ".." {
-                continue;
-            }
-            let flags = flags | OFlag::O_NOFOLLOW;
-            match nix::fcntl::openat(&self.dir, entry.file_name(), flags, Mode::empty()) {
+        for name in self.names(Type::Directory)? {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            match openat(&self.dir, name.as_str(), flags, Mode::empty()) {
                 Ok(dir) => {
-                    let path = self.path.join(name.as_ref());
+                    let path = self.path.join(&name);
                     children.push(Cgroup {
                         path,
                         dir,
@@ -125,6 +118,21 @@ impl Cgroup {
             }
         }
         Ok(children)
+    }
+
+    /// The names of this type in the directory.
+    pub(super) fn names(&self, kind: Type) -> Result<Vec<String>, Errno> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut dir = Dir::openat(&self.dir, ".", flags, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in dir.iter() {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy();
+            if entry.file_type() == Some(kind) && name != "." && name != ".." {
+                names.push(name.into_owned());
+            }
+        }
+        Ok(names)
     }
 
     /// One round of removal, the deepest first.
