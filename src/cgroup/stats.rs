@@ -516,3 +516,7 @@ fn parse_psi(text: &str) -> Psi {
     }
     psi
 }
+
+#[cfg(test)]
+#[path = "stats_tests.rs"]
+mod tests;

@@ -8,10 +8,10 @@ use super::settings::{Check, Mode, Purpose, Write};
 use super::*;
 
 /// A directory of its own for one test, removed at the end.
-struct Tree(PathBuf);
+pub(super) struct Tree(pub(super) PathBuf);
 
 impl Tree {
-    fn new(files: &[(&str, &str)]) -> Tree {
+    pub(super) fn new(files: &[(&str, &str)]) -> Tree {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("runz-tree-{}-{number}", std::process::id()));
@@ -22,7 +22,7 @@ impl Tree {
         Tree(path)
     }
 
-    fn open(&self) -> Cgroup {
+    pub(super) fn open(&self) -> Cgroup {
         Cgroup::open(&self.0).unwrap()
     }
 
@@ -250,7 +250,7 @@ fn a_threaded_subtree_takes_only_threaded_controllers() {
 
 /// The hierarchy of this machine, or `None` where the test cannot run. `RUNZ_MUST_RUN` makes that
 /// a failure.
-fn host() -> Option<Hierarchy> {
+pub(super) fn host() -> Option<Hierarchy> {
     match Hierarchy::find(None) {
         Ok(hierarchy) if nix::unistd::geteuid().is_root() => Some(hierarchy),
         result => {
@@ -268,10 +268,10 @@ fn host() -> Option<Hierarchy> {
 }
 
 /// A real cgroup for one test, removed at the end with whatever is in it.
-struct Real(Cgroup);
+pub(super) struct Real(pub(super) Cgroup);
 
 impl Real {
-    fn new(hierarchy: &Hierarchy, name: &str) -> Real {
+    pub(super) fn new(hierarchy: &Hierarchy, name: &str) -> Real {
         let path = hierarchy
             .mount
             .join(format!("runz-test-{}/{name}", std::process::id()));
@@ -279,7 +279,7 @@ impl Real {
     }
 
     /// A process in the cgroup, until it is killed.
-    fn sleeper(&self) -> std::process::Child {
+    pub(super) fn sleeper(&self) -> std::process::Child {
         let child = std::process::Command::new("sleep")
             .arg("1000")
             .spawn()
