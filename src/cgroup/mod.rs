@@ -197,4 +197,6 @@ fn read_all(file: BorrowedFd) -> Result<String, Errno> {
 }
 
 #[cfg(test)]
+mod controller_tests;
+#[cfg(test)]
 mod tests;
