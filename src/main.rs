@@ -5,7 +5,21 @@ mod seccomp;
 #[allow(dead_code, unused_imports)] // until the verbs use it
 mod cgroup;
 mod sys;
+mod cli;
 
 fn main() {
-    println!("runz");
+    match cli::parse(std::env::args_os()) {
+        cli::Parsed::Run(global, command) => println!("{global:?} {command:?}"),
+        cli::Parsed::Exit { stdout } => print!("{stdout}"),
+        cli::Parsed::Refused {
+            stdout,
+            message,
+            code,
+            ..
+        } => {
+            print!("{stdout}");
+            eprintln!("runz: {message}");
+            std::process::exit(code.into());
+        }
+    }
 }

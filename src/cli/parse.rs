@@ -1,0 +1,288 @@
+//! From argv to [`Parsed`]: the globals, the verb, then the verb's flags and operands.
+//!
+//! Only the named verb's clap command is built: the whole tree costs several times as much, on
+//! every create and start. The refusals are runc's (urfave/cli 1.22), word for word.
+
+use std::error::Error as _;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue};
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches};
+
+use super::words::{Flag, Takes, words};
+use super::*;
+
+/// The flags before the verb.
+#[derive(Debug, Args)]
+struct Top {
+    #[command(flatten)]
+    global: Global,
+    #[arg(short, long)]
+    version: bool,
+}
+
+/// A verb's flags, and the global ones that may stand among them.
+#[derive(Debug, Args)]
+struct Verb<V: Args> {
+    #[command(flatten)]
+    verb: V,
+    #[arg(long)]
+    trace: Option<PathBuf>,
+}
+
+/// Why there is no command to run.
+enum Stop {
+    Print(String),
+    Refuse {
+        stdout: String,
+        message: String,
+        code: u8,
+    },
+}
+
+/// Reads a command line, the program's name first.
+pub fn parse(args: impl Iterator<Item = OsString>) -> Parsed {
+    let mut global = Global::default();
+    match command(&mut global, &mut args.skip(1)) {
+        Ok(command) => Parsed::Run(global, command),
+        Err(Stop::Print(stdout)) => Parsed::Exit { stdout },
+        Err(Stop::Refuse {
+            stdout,
+            message,
+            code,
+        }) => Parsed::Refused {
+            global,
+            stdout,
+            message,
+            code,
+        },
+    }
+}
+
+/// The globals go to `global` as soon as they are known, so that a wrong verb is logged where they say.
+fn command(global: &mut Global, args: &mut dyn Iterator<Item = OsString>) -> Result<Command, Stop> {
+    let mut top = Top::augment_args(clap::Command::new("runz").no_binary_name(true));
+    let before = words(&flags(&top), false, args).map_err(|reason| misuse(None, &reason))?;
+    let given = Top::from_arg_matches_mut(&mut matches(&mut top, before.flags, None)?)
+        .map_err(|error| misuse(None, &error.to_string()))?;
+    *global = given.global;
+
+    let mut args = before.operands.into_iter();
+    let name = args.next();
+    match name.as_ref().map(|name| name.to_string_lossy()).as_deref() {
+        _ if before.help => Err(Stop::Print(help(None))),
+        _ if given.version => Err(Stop::Print(version())),
+        None => Err(Stop::Print(help(None))),
+        Some("checkpoint") => verb("checkpoint", global, args).map(Command::Checkpoint),
+        Some("completion") => verb("completion", global, args).map(Command::Completion),
+        Some("create") => verb("create", global, args).map(Command::Create),
+        Some("delete") => verb("delete", global, args).map(Command::Delete),
+        Some("events") => verb("events", global, args).map(Command::Events),
+        Some("exec") => verb("exec", global, args).map(Command::Exec),
+        Some("features") => verb("features", global, args).map(Command::Features),
+        Some("kill") => verb("kill", global, args).map(Command::Kill),
+        Some("list") => verb("list", global, args).map(Command::List),
+        Some("pause") => verb("pause", global, args).map(Command::Pause),
+        Some("ps") => verb("ps", global, args).map(Command::Ps),
+        Some("restore") => verb("restore", global, args).map(Command::Restore),
+        Some("resume") => verb("resume", global, args).map(Command::Resume),
+        Some("run") => verb("run", global, args).map(Command::Run),
+        Some("spec") => verb("spec", global, args).map(Command::Spec),
+        Some("start") => verb("start", global, args).map(Command::Start),
+        Some("state") => verb("state", global, args).map(Command::State),
+        Some("update") => verb("update", global, args).map(Command::Update),
+        Some("help" | "h") => match args
+            .next()
+            .map(|topic| topic.to_string_lossy().into_owned())
+        {
+            None => Err(Stop::Print(help(None))),
+            Some(topic) if is_verb(&topic) => Err(Stop::Print(help(Some(&topic)))),
+            Some(topic) => Err(unknown(&topic)),
+        },
+        Some(name) => Err(unknown(name)),
+    }
+}
+
+/// Reads what follows the verb.
+fn verb<V: Args>(
+    name: &'static str,
+    global: &mut Global,
+    args: std::vec::IntoIter<OsString>,
+) -> Result<V, Stop> {
+    let command = Verb::<V>::augment_args(clap::Command::new(name).no_binary_name(true));
+    let given = Verb::<V>::from_arg_matches_mut(&mut verb_matches(name, command, args)?)
+        .map_err(|error| misuse(Some(name), &error.to_string()))?;
+    if given.trace.is_some() {
+        global.trace = given.trace;
+    }
+    Ok(given.verb)
+}
+
+/// The part of [`verb`] that is the same for all of them.
+fn verb_matches(
+    name: &'static str,
+    mut command: clap::Command,
+    args: std::vec::IntoIter<OsString>,
+) -> Result<ArgMatches, Stop> {
+    // What follows the id belongs to the command there, respectively to ps.
+    let reorder = !matches!(name, "exec" | "ps");
+    let mut given =
+        words(&flags(&command), reorder, args).map_err(|reason| misuse(Some(name), &reason))?;
+    if given.help {
+        return Err(Stop::Print(help(Some(name))));
+    }
+    if name == "exec" && given.operands.get(1).is_some_and(|word| word == "--") {
+        given.operands.remove(1); // `exec ID -- CMD`: runc would look for a program named "--".
+    }
+    check_operands(name, &command, given.operands.len())?;
+    let mut args = given.flags;
+    args.push("--".into());
+    args.extend(given.operands);
+    matches(&mut command, args, Some(name))
+}
+
+/// `checkArgs` of runc's utils.go.
+fn check_operands(name: &str, command: &clap::Command, count: usize) -> Result<(), Stop> {
+    let least = command
+        .get_positionals()
+        .filter(|arg| arg.is_required_set())
+        .count();
+    let most = match command
+        .get_positionals()
+        .any(|arg| matches!(arg.get_action(), ArgAction::Append))
+    {
+        true => usize::MAX,
+        false => command.get_positionals().count(),
+    };
+    let (bound, number) = match count {
+        _ if (least..=most).contains(&count) => return Ok(()),
+        _ if least == most => ("exactly", least),
+        _ if count < least => ("a minimum of", least),
+        _ => ("a maximum of", most),
+    };
+    Err(Stop::Refuse {
+        stdout: format!("Incorrect Usage.\n\n{}", help(Some(name))),
+        message: format!("{name:?} requires {bound} {number} argument(s)"),
+        code: 1,
+    })
+}
+
+/// The flags of a command, as [`words`] wants them.
+fn flags(command: &clap::Command) -> Vec<Flag<'_>> {
+    let flag = |arg| {
+        let arg: &clap::Arg = arg;
+        let long = arg.get_long()?;
+        let takes = match arg.get_action() {
+            ArgAction::SetTrue => Takes::Nothing,
+            ArgAction::Append => Takes::Values,
+            // An empty --root is refused below: a script whose variable is unset must not get the default.
+            _ if long == "root" || !arg.get_default_values().is_empty() => Takes::ValueOrEmpty,
+            _ => Takes::Value,
+        };
+        Some(Flag {
+            long,
+            short: arg.get_short(),
+            takes,
+        })
+    };
+    command.get_arguments().filter_map(flag).collect()
+}
+
+/// Lets clap read words that are already in its syntax: all that can be wrong is a value.
+fn matches(
+    command: &mut clap::Command,
+    words: Vec<OsString>,
+    name: Option<&str>,
+) -> Result<ArgMatches, Stop> {
+    command.try_get_matches_from_mut(words).map_err(|error| {
+        let context = |kind| match error.get(kind) {
+            Some(ContextValue::String(text)) => text.clone(),
+            _ => String::new(),
+        };
+        let arg = context(ContextKind::InvalidArg);
+        let value = context(ContextKind::InvalidValue);
+        let reason = match error.source() {
+            Some(reason) => reason.to_string(),
+            None => match error.get(ContextKind::ValidValue) {
+                Some(ContextValue::Strings(valid)) => format!("not one of {}", valid.join(", ")),
+                _ => "not allowed here".to_string(),
+            },
+        };
+        let message = match arg.strip_prefix("--").and_then(|arg| arg.split(' ').next()) {
+            Some("log-format") => format!("invalid log-format: {value}"),
+            Some("format") => format!("invalid format option {value:?}: {reason}"),
+            Some(flag) => format!("invalid value {value:?} for flag -{flag}: {reason}"),
+            None => format!("invalid {arg} {value:?}: {reason}"),
+        };
+        misuse(name, &message)
+    })
+}
+
+fn misuse(name: Option<&str>, reason: &str) -> Stop {
+    Stop::Refuse {
+        stdout: format!("Incorrect Usage: {reason}\n\n{}", help(name)),
+        message: reason.to_string(),
+        code: 1,
+    }
+}
+
+fn unknown(name: &str) -> Stop {
+    Stop::Refuse {
+        stdout: String::new(),
+        message: format!("No help topic for '{name}'"),
+        code: 3,
+    }
+}
+
+fn is_verb(name: &str) -> bool {
+    Tree::command().find_subcommand(name).is_some()
+}
+
+/// The help of a verb, or of the program; in the shape of runc's, whose first lines its tests read.
+fn help(verb: Option<&str>) -> String {
+    let mut tree = Tree::command();
+    tree.build();
+    let Some(command) = verb.and_then(|verb| tree.find_subcommand_mut(verb)) else {
+        return tree.help_template(TOP_HELP).render_help().to_string();
+    };
+    let name = command.get_name();
+    let operands = match command.get_positionals().next() {
+        Some(_) => "\n\nARGUMENTS:\n{positionals}",
+        None => "",
+    };
+    let template = format!(
+        "NAME:\n   runz {name} - {{about}}\n\nUSAGE:\n   {{usage}}{operands}\n\nOPTIONS:\n{{options}}"
+    );
+    command
+        .clone()
+        .help_template(template)
+        .render_help()
+        .to_string()
+}
+
+const TOP_HELP: &str = "\
+NAME:
+   runz - {about}
+
+USAGE:
+   runz [global options] command [command options] [arguments...]
+
+COMMANDS:
+{subcommands}
+  help        Show help for a command
+
+GLOBAL OPTIONS:
+{options}";
+
+/// Docker, go-runc and podman read these lines by their first words.
+fn version() -> String {
+    let commit = match option_env!("RUNZ_COMMIT") {
+        Some(commit) => format!("commit: {commit}\n"),
+        None => String::new(),
+    };
+    format!(
+        "runz version {}\n{commit}spec: {SPEC_VERSION}\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}

@@ -1,0 +1,171 @@
+//! Values as Go's `flag`, `strconv`, `time` and docker's `units` read them, since callers write them so.
+//!
+//! Each function is a clap value parser; its error is only the reason, the flag is named by the caller.
+
+use std::time::Duration;
+
+use super::User;
+
+/// Go's wording for a value that its `flag` package cannot read.
+const PARSE_ERROR: &str = "parse error";
+
+/// `strconv.ParseBool`.
+pub fn bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// A decimal, or with a prefix a binary, octal or hexadecimal number (`strconv.ParseInt` with base 0).
+pub fn i64(text: &str) -> Result<i64, &'static str> {
+    let (sign, digits) = match text.as_bytes().first() {
+        Some(b'-') => ("-", &text[1..]),
+        Some(b'+') => ("", &text[1..]),
+        _ => ("", text),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let (radix, digits) = match lower.as_bytes() {
+        [b'0', b'x', ..] => (16, &lower[2..]),
+        [b'0', b'o', ..] => (8, &lower[2..]),
+        [b'0', b'b', ..] => (2, &lower[2..]),
+        [b'0', _, ..] => (8, &lower[1..]),
+        _ => (10, &lower[..]),
+    };
+    if !digits
+        .as_bytes()
+        .first()
+        .is_some_and(u8::is_ascii_alphanumeric)
+    {
+        return Err(PARSE_ERROR);
+    }
+    i64::from_str_radix(&format!("{sign}{digits}"), radix).map_err(|_| PARSE_ERROR)
+}
+
+/// [`i64()`] in 32 bits.
+pub fn i32(text: &str) -> Result<i32, &'static str> {
+    i64(text)?.try_into().map_err(|_| "value out of range")
+}
+
+/// [`i64()`], never negative, in 32 bits.
+pub fn u32(text: &str) -> Result<u32, &'static str> {
+    i64(text)?.try_into().map_err(|_| "value out of range")
+}
+
+/// [`i64()`], never negative, in 16 bits.
+pub fn u16(text: &str) -> Result<u16, &'static str> {
+    i64(text)?.try_into().map_err(|_| "value out of range")
+}
+
+/// A decimal number without sign (`strconv.ParseUint` with base 10).
+pub fn decimal_u64(text: &str) -> Result<u64, &'static str> {
+    if text.starts_with('+') {
+        return Err("invalid syntax");
+    }
+    text.parse().map_err(|_| "invalid syntax")
+}
+
+/// A decimal number (`strconv.ParseInt` with base 10).
+pub fn decimal_i64(text: &str) -> Result<i64, &'static str> {
+    text.parse().map_err(|_| "invalid syntax")
+}
+
+/// `UID[:GID]`, both decimal.
+pub fn user(text: &str) -> Result<User, &'static str> {
+    let number = |text: &str| text.parse().map_err(|_| "not UID[:GID]");
+    match text.split_once(':') {
+        None => Ok(User {
+            uid: number(text)?,
+            gid: None,
+        }),
+        Some((uid, gid)) => Ok(User {
+            uid: number(uid)?,
+            gid: Some(number(gid)?),
+        }),
+    }
+}
+
+/// A number of bytes: `1073741824`, `512m`, `1.5GiB`, `64 KB` (all powers of 1024), or `-1` for unlimited.
+/// docker's `units.RAMInBytes`, which truncates fractions.
+pub fn size(text: &str) -> Result<i64, &'static str> {
+    const INVALID: &str = "invalid size";
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let end = text
+        .rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')
+        .ok_or(INVALID)?;
+    let (number, suffix) = (&text[..=end], text[end + 1..].to_ascii_lowercase());
+    let number = number.strip_suffix(' ').unwrap_or(number);
+    if !number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return Err(INVALID);
+    }
+    let number: f64 = number.parse().map_err(|_| INVALID)?;
+    let power = match suffix.as_bytes().first() {
+        None => 0,
+        Some(b'b') if suffix.len() == 1 => 0,
+        Some(unit) if matches!(&suffix[1..], "" | "b" | "ib") => {
+            1 + b"kmgtp"
+                .iter()
+                .position(|u| u == unit)
+                .ok_or("invalid suffix")?
+        }
+        Some(_) => return Err("invalid suffix"),
+    };
+    let bytes = number * 1024f64.powi(power as i32);
+    if bytes >= i64::MAX as f64 {
+        return Err("value out of range");
+    }
+    Ok(bytes as i64)
+}
+
+/// A duration above zero, as Go's `time.ParseDuration` reads it: `5s`, `100ms`, `1m30s`, `1.5h`.
+pub fn interval(text: &str) -> Result<Duration, &'static str> {
+    const INVALID: &str = "invalid duration";
+    const POSITIVE: &str = "duration interval must be greater than 0";
+    const UNITS: [(&str, f64); 8] = [
+        ("ns", 1e0),
+        ("us", 1e3),
+        ("\u{b5}s", 1e3),  // µs with the micro sign
+        ("\u{3bc}s", 1e3), // μs with the Greek letter
+        ("ms", 1e6),
+        ("s", 1e9),
+        ("m", 60e9),
+        ("h", 3600e9),
+    ];
+    let (negative, mut rest) = match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if rest == "0" {
+        return Err(POSITIVE);
+    }
+    if rest.is_empty() {
+        return Err(INVALID);
+    }
+    let mut nanoseconds = 0f64;
+    while !rest.is_empty() {
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or("missing unit in duration")?;
+        let (number, tail) = rest.split_at(end);
+        let end = tail
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(end);
+        let number: f64 = number.parse().map_err(|_| INVALID)?;
+        let (_, factor) = UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or("unknown unit in duration")?;
+        nanoseconds += number * factor;
+        rest = tail;
+    }
+    match nanoseconds {
+        n if n > i64::MAX as f64 => Err(INVALID),
+        n if negative || n < 1.0 => Err(POSITIVE),
+        n => Ok(Duration::from_nanos(n as u64)),
+    }
+}
