@@ -1,7 +1,8 @@
 //! From argv to [`Parsed`]: the globals, the verb, then the verb's flags and operands.
 //!
-//! Only the named verb's clap command is built: the whole tree costs several times as much, on
-//! every create and start. The refusals are runc's (urfave/cli 1.22), word for word.
+//! Every create and start pays for this, so clap builds only the verb that is named, and the globals
+//! are read without it. Nearly all of the cost is page faults on clap's code. The refusals are runc's
+//! (urfave/cli 1.22), word for word.
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -12,15 +13,6 @@ use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches};
 
 use super::words::{Flag, Takes, words};
 use super::*;
-
-/// The flags before the verb.
-#[derive(Debug, Args)]
-struct Top {
-    #[command(flatten)]
-    global: Global,
-    #[arg(short, long)]
-    version: bool,
-}
 
 /// A verb's flags, and the global ones that may stand among them.
 #[derive(Debug, Args)]
@@ -60,19 +52,22 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Parsed {
     }
 }
 
-/// The globals go to `global` as soon as they are known, so that a wrong verb is logged where they say.
+/// The globals go to `global` one by one, so that a mistake after `--log` is logged there.
 fn command(global: &mut Global, args: &mut dyn Iterator<Item = OsString>) -> Result<Command, Stop> {
-    let mut top = Top::augment_args(clap::Command::new("runz").no_binary_name(true));
-    let before = words(&flags(&top), false, args).map_err(|reason| misuse(None, &reason))?;
-    let given = Top::from_arg_matches_mut(&mut matches(&mut top, before.flags, None)?)
-        .map_err(|error| misuse(None, &error.to_string()))?;
-    *global = given.global;
+    let before = words(&GLOBALS, false, args).map_err(|reason| misuse(None, &reason))?;
+    let mut version = false;
+    for (at, value) in before.flags {
+        match GLOBALS[at].long {
+            "version" => version = true,
+            name => set(global, name, value).map_err(|reason| misuse(None, &reason))?,
+        }
+    }
 
     let mut args = before.operands.into_iter();
     let name = args.next();
     match name.as_ref().map(|name| name.to_string_lossy()).as_deref() {
         _ if before.help => Err(Stop::Print(help(None))),
-        _ if given.version => Err(Stop::Print(version())),
+        _ if version => Err(Stop::Print(version_text())),
         None => Err(Stop::Print(help(None))),
         Some("checkpoint") => verb("checkpoint", global, args).map(Command::Checkpoint),
         Some("completion") => verb("completion", global, args).map(Command::Completion),
@@ -104,6 +99,93 @@ fn command(global: &mut Global, args: &mut dyn Iterator<Item = OsString>) -> Res
     }
 }
 
+/// The flags before the verb; a test holds them against clap's.
+const GLOBALS: [Flag; 10] = [
+    Flag {
+        long: "debug",
+        short: None,
+        takes: Takes::Nothing,
+    },
+    Flag {
+        long: "log",
+        short: None,
+        takes: Takes::Value,
+    },
+    Flag {
+        long: "log-format",
+        short: None,
+        takes: Takes::ValueOrEmpty,
+    },
+    Flag {
+        long: "root",
+        short: None,
+        takes: Takes::ValueOrEmpty,
+    },
+    Flag {
+        long: "systemd-cgroup",
+        short: None,
+        takes: Takes::Nothing,
+    },
+    Flag {
+        long: "cgroup-manager",
+        short: None,
+        takes: Takes::Value,
+    },
+    Flag {
+        long: "rootless",
+        short: None,
+        takes: Takes::ValueOrEmpty,
+    },
+    Flag {
+        long: "criu",
+        short: None,
+        takes: Takes::Value,
+    },
+    Flag {
+        long: "trace",
+        short: None,
+        takes: Takes::Value,
+    },
+    Flag {
+        long: "version",
+        short: Some('v'),
+        takes: Takes::Nothing,
+    },
+];
+
+/// Sets one global.
+fn set(global: &mut Global, name: &str, value: OsString) -> Result<(), String> {
+    let text = value.to_string_lossy();
+    let one_of = |all| format!("invalid value {text:?} for flag -{name}: not one of {all}");
+    match name {
+        "debug" => global.debug = true,
+        "log" => global.log = Some(value.into()),
+        "log-format" => {
+            global.log_format = LogFormat::from_str(&text, false)
+                .map_err(|_| format!("invalid log-format: {text}"))?;
+        }
+        // A script whose variable is unset must not get the default root. (runc: the current directory.)
+        "root" if value.is_empty() => {
+            return Err("Option --root argument should not be empty".into());
+        }
+        "root" => global.root = Some(value.into()),
+        "systemd-cgroup" => global.systemd_cgroup = true,
+        "cgroup-manager" => {
+            let manager = CgroupManager::from_str(&text, false);
+            global.cgroup_manager =
+                Some(manager.map_err(|_| one_of("cgroupfs, systemd, disabled"))?);
+        }
+        "rootless" => {
+            global.rootless =
+                Rootless::from_str(&text, false).map_err(|_| one_of("true, false, auto"))?;
+        }
+        "criu" => global.criu = Some(value.into()),
+        "trace" => global.trace = Some(value.into()),
+        _ => return Err(format!("flag provided but not defined: -{name}")),
+    }
+    Ok(())
+}
+
 /// Reads what follows the verb.
 fn verb<V: Args>(
     name: &'static str,
@@ -111,7 +193,7 @@ fn verb<V: Args>(
     args: std::vec::IntoIter<OsString>,
 ) -> Result<V, Stop> {
     let command = Verb::<V>::augment_args(clap::Command::new(name).no_binary_name(true));
-    let given = Verb::<V>::from_arg_matches_mut(&mut verb_matches(name, command, args)?)
+    let given = Verb::<V>::from_arg_matches_mut(&mut matches(name, command, args)?)
         .map_err(|error| misuse(Some(name), &error.to_string()))?;
     if given.trace.is_some() {
         global.trace = given.trace;
@@ -120,15 +202,15 @@ fn verb<V: Args>(
 }
 
 /// The part of [`verb`] that is the same for all of them.
-fn verb_matches(
+fn matches(
     name: &'static str,
     mut command: clap::Command,
     args: std::vec::IntoIter<OsString>,
 ) -> Result<ArgMatches, Stop> {
     // What follows the id belongs to the command there, respectively to ps.
     let reorder = !matches!(name, "exec" | "ps");
-    let mut given =
-        words(&flags(&command), reorder, args).map_err(|reason| misuse(Some(name), &reason))?;
+    let flags = flags(&command);
+    let mut given = words(&flags, reorder, args).map_err(|reason| misuse(Some(name), &reason))?;
     if given.help {
         return Err(Stop::Print(help(Some(name))));
     }
@@ -136,10 +218,10 @@ fn verb_matches(
         given.operands.remove(1); // `exec ID -- CMD`: runc would look for a program named "--".
     }
     check_operands(name, &command, given.operands.len())?;
-    let mut args = given.flags;
-    args.push("--".into());
-    args.extend(given.operands);
-    matches(&mut command, args, Some(name))
+    let args = given.for_clap(&flags);
+    command
+        .try_get_matches_from_mut(args)
+        .map_err(|error| misuse(Some(name), &reason(&error)))
 }
 
 /// `checkArgs` of runc's utils.go.
@@ -172,16 +254,14 @@ fn check_operands(name: &str, command: &clap::Command, count: usize) -> Result<(
 fn flags(command: &clap::Command) -> Vec<Flag<'_>> {
     let flag = |arg| {
         let arg: &clap::Arg = arg;
-        let long = arg.get_long()?;
         let takes = match arg.get_action() {
             ArgAction::SetTrue => Takes::Nothing,
             ArgAction::Append => Takes::Values,
-            // An empty --root is refused below: a script whose variable is unset must not get the default.
-            _ if long == "root" || !arg.get_default_values().is_empty() => Takes::ValueOrEmpty,
-            _ => Takes::Value,
+            _ if arg.get_default_values().is_empty() => Takes::Value,
+            _ => Takes::ValueOrEmpty,
         };
         Some(Flag {
-            long,
+            long: arg.get_long()?,
             short: arg.get_short(),
             takes,
         })
@@ -189,34 +269,24 @@ fn flags(command: &clap::Command) -> Vec<Flag<'_>> {
     command.get_arguments().filter_map(flag).collect()
 }
 
-/// Lets clap read words that are already in its syntax: all that can be wrong is a value.
-fn matches(
-    command: &mut clap::Command,
-    words: Vec<OsString>,
-    name: Option<&str>,
-) -> Result<ArgMatches, Stop> {
-    command.try_get_matches_from_mut(words).map_err(|error| {
-        let context = |kind| match error.get(kind) {
-            Some(ContextValue::String(text)) => text.clone(),
-            _ => String::new(),
-        };
-        let arg = context(ContextKind::InvalidArg);
-        let value = context(ContextKind::InvalidValue);
-        let reason = match error.source() {
-            Some(reason) => reason.to_string(),
-            None => match error.get(ContextKind::ValidValue) {
-                Some(ContextValue::Strings(valid)) => format!("not one of {}", valid.join(", ")),
-                _ => "not allowed here".to_string(),
-            },
-        };
-        let message = match arg.strip_prefix("--").and_then(|arg| arg.split(' ').next()) {
-            Some("log-format") => format!("invalid log-format: {value}"),
-            Some("format") => format!("invalid format option {value:?}: {reason}"),
-            Some(flag) => format!("invalid value {value:?} for flag -{flag}: {reason}"),
-            None => format!("invalid {arg} {value:?}: {reason}"),
-        };
-        misuse(name, &message)
-    })
+/// What clap found wrong. As the words are already in its syntax, that can only be a value.
+fn reason(error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    let arg = context(ContextKind::InvalidArg);
+    let value = context(ContextKind::InvalidValue);
+    let reason = match (error.source(), error.get(ContextKind::ValidValue)) {
+        (Some(reason), _) => reason.to_string(),
+        (None, Some(ContextValue::Strings(valid))) => format!("not one of {}", valid.join(", ")),
+        (None, _) => "not allowed here".to_string(),
+    };
+    match arg.strip_prefix("--").and_then(|arg| arg.split(' ').next()) {
+        Some("format") => format!("invalid format option {value:?}: {reason}"),
+        Some(flag) => format!("invalid value {value:?} for flag -{flag}: {reason}"),
+        None => format!("invalid {arg} {value:?}: {reason}"),
+    }
 }
 
 fn misuse(name: Option<&str>, reason: &str) -> Stop {
@@ -276,7 +346,7 @@ GLOBAL OPTIONS:
 {options}";
 
 /// Docker, go-runc and podman read these lines by their first words.
-fn version() -> String {
+fn version_text() -> String {
     let commit = match option_env!("RUNZ_COMMIT") {
         Some(commit) => format!("commit: {commit}\n"),
         None => String::new(),

@@ -35,8 +35,9 @@ pub enum Takes {
 /// A command line taken apart.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Words {
-    /// `--name` for a bool that is true, `--name=value` for a value; in the order of the flags' list.
-    pub flags: Vec<OsString>,
+    /// The flags that were given, as index into the flags' list and value; in the order of that list.
+    /// A bool is there only if it is true.
+    pub flags: Vec<(usize, OsString)>,
     /// What is no flag.
     pub operands: Vec<OsString>,
     /// `-h` or `--help` was there.
@@ -82,10 +83,9 @@ pub fn words(
             return Err(format!("flag provided but not defined: -{name}"));
         };
         let value = match (flags[at].takes, value) {
-            (Takes::Nothing, value) => match truth(&name, value)? {
-                true => OsString::from("true"),
-                false => OsString::new(),
-            },
+            (Takes::Nothing, value) => {
+                OsString::from(if truth(&name, value)? { "true" } else { "" })
+            }
             (_, Some(value)) => value.to_owned(),
             (_, None) => args
                 .next()
@@ -97,21 +97,33 @@ pub fn words(
         said[at].push(value);
     }
     found.operands.extend(args);
-    for (flag, values) in flags.iter().zip(said) {
-        for value in values {
-            if value.is_empty() && matches!(flag.takes, Takes::Nothing | Takes::Value) {
-                continue;
-            }
+    for (at, values) in said.into_iter().enumerate() {
+        let droppable = matches!(flags[at].takes, Takes::Nothing | Takes::Value);
+        let values = values
+            .into_iter()
+            .filter(|value| !(droppable && value.is_empty()));
+        found.flags.extend(values.map(|value| (at, value)));
+    }
+    Ok(found)
+}
+
+impl Words {
+    /// The same in the one form that clap reads: `--long`, `--long=value`, `--`, operands.
+    pub fn for_clap(self, flags: &[Flag]) -> Vec<OsString> {
+        let mut all = Vec::with_capacity(self.flags.len() + 1 + self.operands.len());
+        for (at, value) in self.flags {
             let mut word = OsString::from("--");
-            word.push(flag.long);
-            if flag.takes != Takes::Nothing {
+            word.push(flags[at].long);
+            if flags[at].takes != Takes::Nothing {
                 word.push("=");
                 word.push(value);
             }
-            found.flags.push(word);
+            all.push(word);
         }
+        all.push("--".into());
+        all.extend(self.operands);
+        all
     }
-    Ok(found)
 }
 
 impl Flag<'_> {
