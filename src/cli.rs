@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod globals;
 mod parse;
 mod values;
 mod words;
 
+pub use globals::{Caller, Root, absolute};
 pub use parse::parse;
 
 /// The version of the OCI runtime spec that this build speaks.

@@ -6,6 +6,7 @@ mod seccomp;
 mod cgroup;
 mod sys;
 mod cli;
+mod log;
 
 fn main() {
     match cli::parse(std::env::args_os()) {

@@ -8,7 +8,7 @@ use std::error::Error as _;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches};
 
 use super::words::{Flag, Takes, words};
@@ -55,19 +55,24 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Parsed {
 /// The globals go to `global` one by one, so that a mistake after `--log` is logged there.
 fn command(global: &mut Global, args: &mut dyn Iterator<Item = OsString>) -> Result<Command, Stop> {
     let before = words(&GLOBALS, false, args).map_err(|reason| misuse(None, &reason))?;
-    let mut version = false;
+    // These two win over anything else that is wrong, as long as the flags are known.
+    if before.help {
+        return Err(Stop::Print(help(None)));
+    }
+    if before
+        .flags
+        .iter()
+        .any(|&(at, _)| GLOBALS[at].long == "version")
+    {
+        return Err(Stop::Print(version()));
+    }
     for (at, value) in before.flags {
-        match GLOBALS[at].long {
-            "version" => version = true,
-            name => set(global, name, value).map_err(|reason| misuse(None, &reason))?,
-        }
+        set(global, GLOBALS[at].long, value).map_err(|reason| misuse(None, &reason))?;
     }
 
     let mut args = before.operands.into_iter();
     let name = args.next();
     match name.as_ref().map(|name| name.to_string_lossy()).as_deref() {
-        _ if before.help => Err(Stop::Print(help(None))),
-        _ if version => Err(Stop::Print(version_text())),
         None => Err(Stop::Print(help(None))),
         Some("checkpoint") => verb("checkpoint", global, args).map(Command::Checkpoint),
         Some("completion") => verb("completion", global, args).map(Command::Completion),
@@ -282,6 +287,9 @@ fn reason(error: &clap::Error) -> String {
         (None, Some(ContextValue::Strings(valid))) => format!("not one of {}", valid.join(", ")),
         (None, _) => "not allowed here".to_string(),
     };
+    if error.kind() == ErrorKind::InvalidUtf8 {
+        return "an argument is not valid UTF-8".into();
+    }
     match arg.strip_prefix("--").and_then(|arg| arg.split(' ').next()) {
         Some("format") => format!("invalid format option {value:?}: {reason}"),
         Some(flag) => format!("invalid value {value:?} for flag -{flag}: {reason}"),
@@ -346,7 +354,7 @@ GLOBAL OPTIONS:
 {options}";
 
 /// Docker, go-runc and podman read these lines by their first words.
-fn version_text() -> String {
+fn version() -> String {
     let commit = match option_env!("RUNZ_COMMIT") {
         Some(commit) => format!("commit: {commit}\n"),
         None => String::new(),

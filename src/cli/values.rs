@@ -2,12 +2,16 @@
 //!
 //! Each function is a clap value parser; its error is only the reason, the flag is named by the caller.
 
+use std::num::IntErrorKind;
 use std::time::Duration;
 
 use super::User;
 
 /// Go's wording for a value that its `flag` package cannot read.
 const PARSE_ERROR: &str = "parse error";
+
+/// Go's wording for a number that does not fit.
+const OUT_OF_RANGE: &str = "value out of range";
 
 /// `strconv.ParseBool`.
 pub fn bool(text: &str) -> Option<bool> {
@@ -40,22 +44,25 @@ pub fn i64(text: &str) -> Result<i64, &'static str> {
     {
         return Err(PARSE_ERROR);
     }
-    i64::from_str_radix(&format!("{sign}{digits}"), radix).map_err(|_| PARSE_ERROR)
+    i64::from_str_radix(&format!("{sign}{digits}"), radix).map_err(|error| match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => OUT_OF_RANGE,
+        _ => PARSE_ERROR,
+    })
 }
 
 /// [`i64()`] in 32 bits.
 pub fn i32(text: &str) -> Result<i32, &'static str> {
-    i64(text)?.try_into().map_err(|_| "value out of range")
+    i64(text)?.try_into().map_err(|_| OUT_OF_RANGE)
 }
 
 /// [`i64()`], never negative, in 32 bits.
 pub fn u32(text: &str) -> Result<u32, &'static str> {
-    i64(text)?.try_into().map_err(|_| "value out of range")
+    i64(text)?.try_into().map_err(|_| OUT_OF_RANGE)
 }
 
 /// [`i64()`], never negative, in 16 bits.
 pub fn u16(text: &str) -> Result<u16, &'static str> {
-    i64(text)?.try_into().map_err(|_| "value out of range")
+    i64(text)?.try_into().map_err(|_| OUT_OF_RANGE)
 }
 
 /// A decimal number without sign (`strconv.ParseUint` with base 10).
@@ -115,7 +122,7 @@ pub fn size(text: &str) -> Result<i64, &'static str> {
     };
     let bytes = number * 1024f64.powi(power as i32);
     if bytes >= i64::MAX as f64 {
-        return Err("value out of range");
+        return Err(OUT_OF_RANGE);
     }
     Ok(bytes as i64)
 }
