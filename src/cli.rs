@@ -220,7 +220,7 @@ pub struct Exec {
     #[arg(long, value_name = "SOCKET")]
     pub pidfd_socket: Option<PathBuf>,
     /// Start in this directory of the container
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "PATH")]
     pub cwd: Option<String>,
     /// Set an environment variable (repeatable)
     #[arg(short, long, value_name = "KEY=VALUE")]

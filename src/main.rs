@@ -6,10 +6,14 @@ mod seccomp;
 mod cgroup;
 mod sys;
 mod cli;
+mod cmd;
 mod log;
 
 fn main() {
     match cli::parse(std::env::args_os()) {
+        cli::Parsed::Run(_, cli::Command::Completion(options)) => {
+            let _ = cmd::completion::completion(&options);
+        }
         cli::Parsed::Run(global, command) => println!("{global:?} {command:?}"),
         cli::Parsed::Exit { stdout } => print!("{stdout}"),
         cli::Parsed::Refused {
