@@ -12,6 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod globals;
 mod parse;
+#[cfg(test)]
+mod tests;
 mod values;
 mod words;
 

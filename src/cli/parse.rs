@@ -105,7 +105,7 @@ fn command(global: &mut Global, args: &mut dyn Iterator<Item = OsString>) -> Res
 }
 
 /// The flags before the verb; a test holds them against clap's.
-const GLOBALS: [Flag; 10] = [
+pub(super) const GLOBALS: [Flag; 10] = [
     Flag {
         long: "debug",
         short: None,
@@ -256,7 +256,7 @@ fn check_operands(name: &str, command: &clap::Command, count: usize) -> Result<(
 }
 
 /// The flags of a command, as [`words`] wants them.
-fn flags(command: &clap::Command) -> Vec<Flag<'_>> {
+pub(super) fn flags(command: &clap::Command) -> Vec<Flag<'_>> {
     let flag = |arg| {
         let arg: &clap::Arg = arg;
         let takes = match arg.get_action() {

@@ -176,3 +176,180 @@ pub fn interval(text: &str) -> Result<Duration, &'static str> {
         n => Ok(Duration::from_nanos(n as u64)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bools() {
+        for text in ["1", "t", "T", "TRUE", "true", "True"] {
+            assert_eq!(bool(text), Some(true), "{text:?}");
+        }
+        for text in ["0", "f", "F", "FALSE", "false", "False"] {
+            assert_eq!(bool(text), Some(false), "{text:?}");
+        }
+        for text in ["", "yes", "tRUE", " true", "2"] {
+            assert_eq!(bool(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn integers_of_any_base() {
+        for (text, expected) in [
+            ("0", 0),
+            ("3", 3),
+            ("-1", -1),
+            ("+7", 7),
+            ("0x1F", 31),
+            ("-0x1f", -31),
+            ("0b101", 5),
+            ("0o17", 15),
+            ("017", 15),
+            ("9223372036854775807", i64::MAX),
+            ("-9223372036854775808", i64::MIN),
+        ] {
+            assert_eq!(i64(text), Ok(expected), "{text:?}");
+        }
+        for text in [
+            "", "-", "x", "1x", " 1", "1 ", "1.5", "0x", "--1", "0x-1", "08", "++1",
+        ] {
+            assert_eq!(i64(text), Err(PARSE_ERROR), "{text:?}");
+        }
+        for text in [
+            "9223372036854775808",
+            "-9223372036854775809",
+            "99999999999999999999",
+        ] {
+            assert_eq!(i64(text), Err(OUT_OF_RANGE), "{text:?}");
+        }
+        assert_eq!(
+            (u32("4294967295"), u32("4294967296")),
+            (Ok(u32::MAX), Err(OUT_OF_RANGE))
+        );
+        assert_eq!((u32("-1"), u32("x")), (Err(OUT_OF_RANGE), Err(PARSE_ERROR)));
+        assert_eq!(
+            (u16("65535"), u16("65536")),
+            (Ok(u16::MAX), Err(OUT_OF_RANGE))
+        );
+        assert_eq!((i32("-1"), i32("2147483648")), (Ok(-1), Err(OUT_OF_RANGE)));
+    }
+
+    #[test]
+    fn decimal_integers() {
+        assert_eq!(
+            (decimal_u64("0"), decimal_u64("18446744073709551615")),
+            (Ok(0), Ok(u64::MAX))
+        );
+        for text in ["", "-1", "+1", "0x1", "1.5", "18446744073709551616"] {
+            assert!(decimal_u64(text).is_err(), "{text:?}");
+        }
+        assert_eq!(
+            (decimal_i64("-1"), decimal_i64("+1"), decimal_i64("010")),
+            (Ok(-1), Ok(1), Ok(10))
+        );
+        for text in ["", "x", "0x1", "1 "] {
+            assert!(decimal_i64(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn users() {
+        assert_eq!(user("7"), Ok(User { uid: 7, gid: None }));
+        assert_eq!(
+            user("7:8"),
+            Ok(User {
+                uid: 7,
+                gid: Some(8)
+            })
+        );
+        for text in ["", "root", "7:", ":8", "7:8:9", "-1", "7:x", "4294967296"] {
+            assert!(user(text).is_err(), "{text:?}");
+        }
+    }
+
+    /// The table of docker's go-units, and what it refuses.
+    #[test]
+    fn sizes() {
+        const K: i64 = 1024;
+        for (text, expected) in [
+            ("0", 0),
+            ("32", 32),
+            ("32b", 32),
+            ("32B", 32),
+            ("32k", 32 * K),
+            ("32K", 32 * K),
+            ("32kb", 32 * K),
+            ("32Kb", 32 * K),
+            ("32Kib", 32 * K),
+            ("32KIB", 32 * K),
+            ("32Mb", 32 * K * K),
+            ("32Gb", 32 * K * K * K),
+            ("32Tb", 32 * K * K * K * K),
+            ("32Pb", 32 * K * K * K * K * K),
+            ("32.5kB", 32 * K + K / 2),
+            ("32.5 kB", 32 * K + K / 2),
+            ("32 mb", 32 * K * K),
+            ("1.5GiB", 3 * K * K * K / 2),
+            ("0.3", 0),
+            (".5k", 512),
+            ("1.k", K),
+            ("-1", -1),
+        ] {
+            assert_eq!(size(text), Ok(expected), "{text:?}");
+        }
+        for text in [
+            "", "hello", "-32", "-1k", ".3.kB", " 32", "32m b", "32bm", "32bb", "32kbb", "1e3",
+            "9e", "8192p",
+        ] {
+            assert!(size(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn intervals() {
+        for (text, expected) in [
+            ("5s", 5_000_000_000),
+            ("+5s", 5_000_000_000),
+            ("100ms", 100_000_000),
+            ("1m", 60_000_000_000),
+            ("1m30s", 90_000_000_000),
+            ("1.5h", 5_400_000_000_000),
+            (".5s", 500_000_000),
+            ("1h1m1s1ms1us1ns", 3_661_001_001_001),
+            ("2\u{b5}s", 2_000),
+            ("2\u{3bc}s", 2_000),
+        ] {
+            assert_eq!(
+                interval(text),
+                Ok(Duration::from_nanos(expected)),
+                "{text:?}"
+            );
+        }
+        for text in ["0", "0s", "-1s", "0.1ns"] {
+            assert_eq!(
+                interval(text),
+                Err("duration interval must be greater than 0"),
+                "{text:?}"
+            );
+        }
+        for text in [
+            "",
+            "+",
+            "5",
+            "s",
+            ".s",
+            "5x",
+            "5s3",
+            "1 s",
+            "1.2.3s",
+            "999999999h",
+        ] {
+            let error = interval(text).unwrap_err();
+            assert_ne!(
+                error, "duration interval must be greater than 0",
+                "{text:?}"
+            );
+        }
+    }
+}

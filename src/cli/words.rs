@@ -147,3 +147,189 @@ fn truth(name: &str, value: Option<&OsStr>) -> Result<bool, String> {
     values::bool(&value)
         .ok_or_else(|| format!("invalid boolean value {value:?} for -{name}: parse error"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLAGS: [Flag; 5] = [
+        Flag {
+            long: "force",
+            short: Some('f'),
+            takes: Takes::Nothing,
+        },
+        Flag {
+            long: "bundle",
+            short: Some('b'),
+            takes: Takes::Value,
+        },
+        Flag {
+            long: "env",
+            short: Some('e'),
+            takes: Takes::Values,
+        },
+        Flag {
+            long: "format",
+            short: None,
+            takes: Takes::ValueOrEmpty,
+        },
+        Flag {
+            long: "no-pivot",
+            short: None,
+            takes: Takes::Nothing,
+        },
+    ];
+
+    fn taken(line: &str, reorder: bool) -> Result<Words, String> {
+        // `_` stands for an empty word.
+        let word = |word: &str| OsString::from(if word == "_" { "" } else { word });
+        words(&FLAGS, reorder, line.split_whitespace().map(word))
+    }
+
+    /// What clap is given.
+    fn canonical(line: &str, reorder: bool) -> String {
+        let words = taken(line, reorder).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        let all = words.for_clap(&FLAGS);
+        let all: Vec<&str> = all.iter().map(|word| word.to_str().unwrap()).collect();
+        all.join(" ")
+    }
+
+    #[test]
+    fn flags_come_in_gos_syntax() {
+        for (line, expected) in [
+            ("", "--"),
+            ("id", "-- id"),
+            // One dash or two, long or short.
+            ("-force id", "--force -- id"),
+            ("--force id", "--force -- id"),
+            ("-f id", "--force -- id"),
+            ("--f id", "--force -- id"),
+            ("-no-pivot id", "--no-pivot -- id"),
+            // Bools: a value only behind "=".
+            ("--force=true id", "--force -- id"),
+            ("--force=1 id", "--force -- id"),
+            ("-f=T id", "--force -- id"),
+            ("--force=false id", "-- id"),
+            ("--force=F id", "-- id"),
+            ("--force=0 id", "-- id"),
+            ("--force false", "--force -- false"),
+            ("--force --force=false id", "-- id"),
+            ("--force=false --force id", "--force -- id"),
+            // Values: behind "=" or the next word, whatever that is.
+            ("--bundle=/b id", "--bundle=/b -- id"),
+            ("--bundle /b id", "--bundle=/b -- id"),
+            ("-bundle /b id", "--bundle=/b -- id"),
+            ("-b=/b id", "--bundle=/b -- id"),
+            ("-b a=b id", "--bundle=a=b -- id"),
+            ("-b=a=b id", "--bundle=a=b -- id"),
+            ("--bundle --force id", "--bundle=--force -- id"),
+            ("--bundle -- id", "--bundle=-- -- id"),
+            ("--bundle -1 id", "--bundle=-1 -- id"),
+            ("--bundle - id", "--bundle=- -- id"),
+            // The last one counts, or all of them.
+            ("-b 1 --bundle 2 id", "--bundle=2 -- id"),
+            ("-e 1 --env 2 -e=3 id", "--env=1 --env=2 --env=3 -- id"),
+            // Empty values.
+            ("--bundle= id", "-- id"),
+            ("--bundle _ id", "-- id"),
+            ("--bundle 1 --bundle= id", "-- id"),
+            ("--format= id", "--format= -- id"),
+            ("-e _ -e= id", "--env= --env= -- id"),
+        ] {
+            assert_eq!(canonical(line, true), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn operands_may_stand_before_flags() {
+        for (line, reordered, not) in [
+            ("id --force", "--force -- id", "-- id --force"),
+            ("id -b /b x", "--bundle=/b -- id x", "-- id -b /b x"),
+            (
+                "-f id --env 1 x",
+                "--force --env=1 -- id x",
+                "--force -- id --env 1 x",
+            ),
+            ("id - x", "-- id - x", "-- id - x"),
+            ("- --force", "--force -- -", "-- - --force"),
+            ("_ --force", "--force -- ", "--  --force"),
+            ("id -- --force", "-- id --force", "-- id -- --force"),
+            ("-- id --force", "-- id --force", "-- id --force"),
+            ("-f -- -- id", "--force -- -- id", "--force -- -- id"),
+            ("id --help", "-- id", "-- id --help"),
+            ("id --bogus=1 --", "", "-- id --bogus=1 --"),
+        ] {
+            if !reordered.is_empty() {
+                assert_eq!(canonical(line, true), reordered, "{line:?}");
+            }
+            assert_eq!(canonical(line, false), not, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn help_is_a_flag_of_every_command() {
+        for (line, help) in [
+            ("-h", true),
+            ("--help", true),
+            ("-help id", true),
+            ("id --help", true),
+            ("--h=true", true),
+            ("--help=false id", false),
+            ("-- --help", false),
+            ("-b --help", false),
+        ] {
+            assert_eq!(taken(line, true).unwrap().help, help, "{line:?}");
+        }
+        // Unless it has one of that name itself.
+        let own = [Flag {
+            long: "host",
+            short: Some('h'),
+            takes: Takes::Value,
+        }];
+        let words = words(&own, true, ["-h", "x"].map(OsString::from).into_iter()).unwrap();
+        assert!(!words.help && words.flags == [(0, "x".into())]);
+    }
+
+    #[test]
+    fn mistakes_are_told_in_gos_words() {
+        for (line, expected) in [
+            ("--bogus", "flag provided but not defined: -bogus"),
+            ("-bogus=1", "flag provided but not defined: -bogus"),
+            ("-x", "flag provided but not defined: -x"),
+            ("-fb x", "flag provided but not defined: -fb"),
+            ("-b/x", "flag provided but not defined: -b/x"),
+            ("id --bogus", "flag provided but not defined: -bogus"),
+            ("--help --bogus", "flag provided but not defined: -bogus"),
+            ("---force", "bad flag syntax: ---force"),
+            ("--=x", "bad flag syntax: --=x"),
+            ("-=x", "bad flag syntax: -=x"),
+            ("--bundle", "flag needs an argument: -bundle"),
+            ("-b", "flag needs an argument: -b"),
+            ("id -e", "flag needs an argument: -e"),
+            (
+                "--force=maybe",
+                "invalid boolean value \"maybe\" for -force: parse error",
+            ),
+            ("-f=", "invalid boolean value \"\" for -f: parse error"),
+            (
+                "--help=x",
+                "invalid boolean value \"x\" for -help: parse error",
+            ),
+        ] {
+            assert_eq!(taken(line, true).unwrap_err(), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_pass() {
+        let bad = |text: &[u8]| OsStr::from_bytes(text).to_owned();
+        let line = [bad(b"--bundle=\xff"), bad(b"\xfe")];
+        let words = words(&FLAGS, true, line.into_iter()).unwrap();
+        assert_eq!(
+            words.for_clap(&FLAGS),
+            [bad(b"--bundle=\xff"), "--".into(), bad(b"\xfe")]
+        );
+        let error = super::words(&FLAGS, true, [bad(b"--\xff")].into_iter()).unwrap_err();
+        assert_eq!(error, "flag provided but not defined: -\u{fffd}");
+    }
+}

@@ -1,0 +1,918 @@
+//! Command lines as callers write them, and what is made of them. They were tried on runc 1.3.6 too, which
+//! agrees unless a comment tells otherwise.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use clap::CommandFactory;
+
+use super::*;
+
+/// Reads a command line without the program's name; `_` stands for an empty word.
+fn parsed(line: &str) -> Parsed {
+    let word = |word: &str| OsString::from(if word == "_" { "" } else { word });
+    parse(std::iter::once("runz".into()).chain(line.split_whitespace().map(word)))
+}
+
+fn run(line: &str) -> (Global, Command) {
+    match parsed(line) {
+        Parsed::Run(global, command) => (global, command),
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+fn command(line: &str) -> Command {
+    run(line).1
+}
+
+/// What is said of a refused line: message, code, first line on stdout.
+fn refused(line: &str) -> (String, u8, String) {
+    match parsed(line) {
+        Parsed::Refused {
+            message,
+            code,
+            stdout,
+            ..
+        } => (
+            message,
+            code,
+            stdout.lines().next().unwrap_or_default().to_owned(),
+        ),
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+fn id() -> String {
+    "web".into()
+}
+
+#[test]
+fn clap_finds_no_fault_in_the_tree() {
+    Tree::command().debug_assert();
+}
+
+#[test]
+fn every_verb_of_the_tree_is_parsed() {
+    for verb in Tree::command().get_subcommands() {
+        let name = verb.get_name();
+        match parsed(&format!("{name} --help")) {
+            Parsed::Exit { stdout } => {
+                let mut lines = stdout.lines();
+                assert_eq!(lines.next(), Some("NAME:"));
+                let about = lines.next().unwrap();
+                assert!(
+                    about.starts_with(&format!("   runz {name} - ")),
+                    "{about:?}"
+                );
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+        for line in [
+            format!("help {name}"),
+            format!("{name} -h"),
+            format!("h {name}"),
+        ] {
+            assert_eq!(parsed(&line), parsed(&format!("{name} --help")), "{line:?}");
+        }
+    }
+}
+
+#[test]
+fn help_lines_are_imperative_and_one_sentence() {
+    for verb in Tree::command().get_subcommands() {
+        let about = verb.get_about().unwrap().to_string();
+        let first = about.split(' ').next().unwrap();
+        assert!(!first.ends_with('s') && !about.ends_with('.'), "{about:?}");
+    }
+}
+
+#[test]
+fn no_command_is_help() {
+    let Parsed::Exit { stdout } = parsed("") else {
+        panic!()
+    };
+    assert!(stdout.starts_with("NAME:\n   runz - Open Container Initiative runtime\n\nUSAGE:\n"));
+    assert!(!stdout.contains("{"), "{stdout}");
+    for verb in Tree::command().get_subcommands() {
+        assert!(
+            stdout.contains(&format!("\n  {}  ", verb.get_name())),
+            "{}",
+            verb.get_name()
+        );
+    }
+    for line in [
+        "-h",
+        "--help",
+        "help",
+        "h",
+        "--debug",
+        "--help create",
+        "--log-format xml -h",
+    ] {
+        assert_eq!(
+            parsed(line),
+            Parsed::Exit {
+                stdout: stdout.clone()
+            },
+            "{line:?}"
+        );
+    }
+}
+
+#[test]
+fn version_is_as_engines_read_it() {
+    let Parsed::Exit { stdout } = parsed("--version") else {
+        panic!()
+    };
+    let mut lines = stdout.lines();
+    assert_eq!(
+        lines.next(),
+        Some(concat!("runz version ", env!("CARGO_PKG_VERSION")))
+    );
+    let rest: Vec<&str> = lines.filter(|line| !line.starts_with("commit: ")).collect();
+    assert_eq!(rest, ["spec: 1.3.0"]);
+    for line in [
+        "-v",
+        "-version",
+        "--version create",
+        "--log-format xml --version",
+        "-v --root /",
+    ] {
+        assert_eq!(
+            parsed(line),
+            Parsed::Exit {
+                stdout: stdout.clone()
+            },
+            "{line:?}"
+        );
+    }
+}
+
+/// The table that spares clap is the one that clap has.
+#[test]
+fn globals_are_clap_globals() {
+    use super::words::{Flag, Takes};
+    let tree = Tree::command();
+    let of_clap: Vec<Flag> = parse::flags(&tree);
+    let help = Flag {
+        long: "help",
+        short: Some('h'),
+        takes: Takes::Value,
+    };
+    let mut of_clap: Vec<Flag> = of_clap.into_iter().filter(|flag| *flag != help).collect();
+    // The one exception: an empty --root is refused instead of ignored.
+    for flag in of_clap.iter_mut().filter(|flag| flag.long == "root") {
+        flag.takes = Takes::ValueOrEmpty;
+    }
+    assert_eq!(parse::GLOBALS.to_vec(), of_clap);
+}
+
+#[test]
+fn globals_are_set() {
+    let default = Global::default();
+    assert_eq!(run("list").0, default);
+    for (line, expected) in [
+        (
+            "--debug",
+            Global {
+                debug: true,
+                ..default.clone()
+            },
+        ),
+        ("--debug=false", default.clone()),
+        (
+            "-debug",
+            Global {
+                debug: true,
+                ..default.clone()
+            },
+        ),
+        (
+            "--log /l",
+            Global {
+                log: Some("/l".into()),
+                ..default.clone()
+            },
+        ),
+        ("--log=", default.clone()),
+        ("--log _", default.clone()),
+        (
+            "--log-format json",
+            Global {
+                log_format: LogFormat::Json,
+                ..default.clone()
+            },
+        ),
+        ("--log-format=text", default.clone()),
+        ("--log-format=", default.clone()),
+        (
+            "--root /r",
+            Global {
+                root: Some("/r".into()),
+                ..default.clone()
+            },
+        ),
+        (
+            "-root r",
+            Global {
+                root: Some("r".into()),
+                ..default.clone()
+            },
+        ),
+        (
+            "--systemd-cgroup",
+            Global {
+                systemd_cgroup: true,
+                ..default.clone()
+            },
+        ),
+        ("--cgroup-manager=disabled", {
+            Global {
+                cgroup_manager: Some(CgroupManager::Disabled),
+                ..default.clone()
+            }
+        }),
+        ("--cgroup-manager systemd", {
+            Global {
+                cgroup_manager: Some(CgroupManager::Systemd),
+                ..default.clone()
+            }
+        }),
+        (
+            "--rootless true",
+            Global {
+                rootless: Rootless::True,
+                ..default.clone()
+            },
+        ),
+        (
+            "--rootless=1",
+            Global {
+                rootless: Rootless::True,
+                ..default.clone()
+            },
+        ),
+        (
+            "--rootless F",
+            Global {
+                rootless: Rootless::False,
+                ..default.clone()
+            },
+        ),
+        ("--rootless auto", default.clone()),
+        ("--rootless _", default.clone()),
+        (
+            "--criu /c",
+            Global {
+                criu: Some("/c".into()),
+                ..default.clone()
+            },
+        ),
+        (
+            "--trace /t",
+            Global {
+                trace: Some("/t".into()),
+                ..default.clone()
+            },
+        ),
+        ("--", default.clone()),
+    ] {
+        assert_eq!(run(&format!("{line} list")).0, expected, "{line:?}");
+    }
+}
+
+#[test]
+fn trace_may_stand_behind_the_verb() {
+    for line in [
+        "--trace /t start web",
+        "start --trace /t web",
+        "start web -trace=/t",
+        "--trace /x start web --trace /t",
+    ] {
+        let (global, command) = run(line);
+        assert_eq!(
+            (global.trace, command),
+            (Some("/t".into()), Command::Start(Start { id: id() })),
+            "{line:?}"
+        );
+    }
+    // There, it belongs to the program.
+    let (global, command) = run("exec web prog --trace /t");
+    let args = ["prog", "--trace", "/t"].map(String::from).to_vec();
+    assert_eq!(
+        (global.trace, command),
+        (
+            None,
+            Command::Exec(Exec {
+                id: id(),
+                args,
+                ..Exec::default()
+            })
+        )
+    );
+    // Other globals are no flags of a verb.
+    assert_eq!(
+        refused("start --debug web").0,
+        "flag provided but not defined: -debug"
+    );
+}
+
+/// What containerd, podman, CRI-O and conmon send (runc-compatibility.md, section 4).
+#[test]
+fn engines_are_understood() {
+    let create = Create {
+        id: id(),
+        ..Create::default()
+    };
+    let exec = Exec {
+        id: id(),
+        ..Exec::default()
+    };
+    let restore = Restore {
+        id: id(),
+        ..Restore::default()
+    };
+    for (line, expected) in [
+        (
+            "create --bundle /b --pid-file /b/init.pid --console-socket /s --no-pivot --no-new-keyring web",
+            Command::Create(Create {
+                bundle: Some("/b".into()),
+                pid_file: Some("/b/init.pid".into()),
+                console_socket: Some("/s".into()),
+                no_pivot: true,
+                no_new_keyring: true,
+                ..create.clone()
+            }),
+        ),
+        (
+            "create --bundle /b --pid-file /p --preserve-fds 2 web",
+            Command::Create(Create {
+                bundle: Some("/b".into()),
+                pid_file: Some("/p".into()),
+                preserve_fds: 2,
+                ..create.clone()
+            }),
+        ),
+        ("start web", Command::Start(Start { id: id() })),
+        (
+            "exec --process /tmp/p --console-socket /s --detach --pid-file /b/1.pid web",
+            Command::Exec(Exec {
+                process: Some("/tmp/p".into()),
+                console_socket: Some("/s".into()),
+                detach: true,
+                pid_file: Some("/b/1.pid".into()),
+                ..exec.clone()
+            }),
+        ),
+        (
+            "exec --pid-file /p --process /f --detach --preserve-fds 1 web",
+            Command::Exec(Exec {
+                process: Some("/f".into()),
+                detach: true,
+                pid_file: Some("/p".into()),
+                preserve_fds: 1,
+                ..exec.clone()
+            }),
+        ),
+        (
+            "exec --process /f web",
+            Command::Exec(Exec {
+                process: Some("/f".into()),
+                ..exec.clone()
+            }),
+        ),
+        (
+            "kill --all web 9",
+            Command::Kill(Kill {
+                all: true,
+                id: id(),
+                signal: Some("9".into()),
+            }),
+        ),
+        (
+            "kill -a web KILL",
+            Command::Kill(Kill {
+                all: true,
+                id: id(),
+                signal: Some("KILL".into()),
+            }),
+        ),
+        (
+            "kill web 15",
+            Command::Kill(Kill {
+                all: false,
+                id: id(),
+                signal: Some("15".into()),
+            }),
+        ),
+        (
+            "delete web",
+            Command::Delete(Delete {
+                force: false,
+                id: id(),
+            }),
+        ),
+        (
+            "delete --force web",
+            Command::Delete(Delete {
+                force: true,
+                id: id(),
+            }),
+        ),
+        ("pause web", Command::Pause(Pause { id: id() })),
+        ("resume web", Command::Resume(Resume { id: id() })),
+        ("state web", Command::State(State { id: id() })),
+        (
+            "ps --format json web",
+            Command::Ps(Ps {
+                format: Format::Json,
+                id: id(),
+                args: vec![],
+            }),
+        ),
+        (
+            "update --resources=- web",
+            Command::Update(Update {
+                resources: Some("-".into()),
+                id: id(),
+                ..Update::default()
+            }),
+        ),
+        (
+            "update --resources - web",
+            Command::Update(Update {
+                resources: Some("-".into()),
+                id: id(),
+                ..Update::default()
+            }),
+        ),
+        (
+            "checkpoint --image-path /i --work-path /w --leave-running --tcp-established --file-locks \
+             --pre-dump --parent-path ../pre --empty-ns network web",
+            Command::Checkpoint(Checkpoint {
+                image_path: Some("/i".into()),
+                work_path: Some("/w".into()),
+                parent_path: Some("../pre".into()),
+                leave_running: true,
+                tcp_established: true,
+                file_locks: true,
+                pre_dump: true,
+                empty_ns: vec!["network".into()],
+                status_fd: -1,
+                id: id(),
+                ..Checkpoint::default()
+            }),
+        ),
+        (
+            "restore --detach --pid-file /p --image-path /i --work-path /w -no-subreaper --no-pivot \
+             --bundle /b web",
+            Command::Restore(Restore {
+                detach: true,
+                pid_file: Some("/p".into()),
+                image_path: Some("/i".into()),
+                work_path: Some("/w".into()),
+                no_subreaper: true,
+                no_pivot: true,
+                bundle: Some("/b".into()),
+                ..restore.clone()
+            }),
+        ),
+        ("features", Command::Features(Features {})),
+    ] {
+        assert_eq!(command(line), expected, "{line:?}");
+        let globals = "--root /run/containerd/runc/k8s.io --log /b/log.json --log-format json --systemd-cgroup";
+        let (global, same) = run(&format!("{globals} {line}"));
+        assert_eq!(same, expected, "{line:?}");
+        let all = Global {
+            root: Some("/run/containerd/runc/k8s.io".into()),
+            log: Some("/b/log.json".into()),
+            log_format: LogFormat::Json,
+            systemd_cgroup: true,
+            ..Global::default()
+        };
+        assert_eq!(global, all, "{line:?}");
+    }
+}
+
+#[test]
+fn people_are_understood() {
+    let all = |words: &[&str]| {
+        words
+            .iter()
+            .map(|word| word.to_string())
+            .collect::<Vec<_>>()
+    };
+    let exec = Exec {
+        id: id(),
+        ..Exec::default()
+    };
+    let update = Update {
+        id: id(),
+        ..Update::default()
+    };
+    for (line, expected) in [
+        (
+            "run -d --keep web --no-subreaper -b /b",
+            Command::Run(Run {
+                create: Create {
+                    bundle: Some("/b".into()),
+                    id: id(),
+                    ..Create::default()
+                },
+                detach: true,
+                keep: true,
+                no_subreaper: true,
+            }),
+        ),
+        (
+            "delete web -f",
+            Command::Delete(Delete {
+                force: true,
+                id: id(),
+            }),
+        ),
+        (
+            "delete web --force=false",
+            Command::Delete(Delete {
+                force: false,
+                id: id(),
+            }),
+        ),
+        // runc takes "9" for the container here, as its reordering thinks it a value of --all.
+        (
+            "kill web --all 9",
+            Command::Kill(Kill {
+                all: true,
+                id: id(),
+                signal: Some("9".into()),
+            }),
+        ),
+        (
+            "kill web",
+            Command::Kill(Kill {
+                all: false,
+                id: id(),
+                signal: None,
+            }),
+        ),
+        (
+            "exec -t -e A=1 --env B=2,3 -e C= -u 7:8 -g 1 -g 2 -c CAP_CHOWN --cwd /w --no-new-privs \
+             --cgroup a --cgroup cpu:b --ignore-paused --process-label l --apparmor p web sh -c id",
+            Command::Exec(Exec {
+                tty: true,
+                env: all(&["A=1", "B=2,3", "C="]),
+                user: Some(User {
+                    uid: 7,
+                    gid: Some(8),
+                }),
+                additional_gids: vec![1, 2],
+                cap: all(&["CAP_CHOWN"]),
+                cwd: Some("/w".into()),
+                no_new_privs: true,
+                cgroup: all(&["a", "cpu:b"]),
+                ignore_paused: true,
+                process_label: Some("l".into()),
+                apparmor: Some("p".into()),
+                args: all(&["sh", "-c", "id"]),
+                ..exec.clone()
+            }),
+        ),
+        ("exec web ls -h --help -x", {
+            Command::Exec(Exec {
+                args: all(&["ls", "-h", "--help", "-x"]),
+                ..exec.clone()
+            })
+        }),
+        // runc would execute "--".
+        (
+            "exec web -- ls --",
+            Command::Exec(Exec {
+                args: all(&["ls", "--"]),
+                ..exec.clone()
+            }),
+        ),
+        (
+            "exec -- web -- ls",
+            Command::Exec(Exec {
+                args: all(&["ls"]),
+                ..exec.clone()
+            }),
+        ),
+        (
+            "exec web ls -- x",
+            Command::Exec(Exec {
+                args: all(&["ls", "--", "x"]),
+                ..exec.clone()
+            }),
+        ),
+        (
+            "exec web _ _",
+            Command::Exec(Exec {
+                args: all(&["", ""]),
+                ..exec.clone()
+            }),
+        ),
+        ("exec web", Command::Exec(exec.clone())),
+        ("ps web -o pid -x", {
+            Command::Ps(Ps {
+                format: Format::Table,
+                id: id(),
+                args: all(&["-o", "pid", "-x"]),
+            })
+        }),
+        (
+            "ps -f json web",
+            Command::Ps(Ps {
+                format: Format::Json,
+                id: id(),
+                args: vec![],
+            }),
+        ),
+        (
+            "list",
+            Command::List(List {
+                format: Format::Table,
+                quiet: false,
+            }),
+        ),
+        (
+            "list -q -f json",
+            Command::List(List {
+                format: Format::Json,
+                quiet: true,
+            }),
+        ),
+        ("events web", {
+            Command::Events(Events {
+                stats: false,
+                interval: Duration::from_secs(5),
+                id: id(),
+            })
+        }),
+        ("events --stats --interval=1m30s web", {
+            Command::Events(Events {
+                stats: true,
+                interval: Duration::from_secs(90),
+                id: id(),
+            })
+        }),
+        ("spec", Command::Spec(Spec::default())),
+        (
+            "spec --rootless -b /b",
+            Command::Spec(Spec {
+                bundle: Some("/b".into()),
+                rootless: true,
+            }),
+        ),
+        (
+            "completion zsh",
+            Command::Completion(Completion { shell: Shell::Zsh }),
+        ),
+        (
+            "update --memory 512m --memory-swap -1 --cpu-quota -1 --cpu-period 100000 --pids-limit -1 \
+             --cpuset-cpus 0-3 --blkio-weight 500 --cpu-idle 1 --kernel-memory 1g web",
+            Command::Update(Update {
+                memory: Some(512 << 20),
+                memory_swap: Some(-1),
+                cpu_quota: Some(-1),
+                cpu_period: Some(100_000),
+                pids_limit: Some(-1),
+                cpuset_cpus: Some("0-3".into()),
+                blkio_weight: Some(500),
+                cpu_idle: Some(1),
+                kernel_memory: Some(1 << 30),
+                ..update.clone()
+            }),
+        ),
+        (
+            "update --memory= --cpuset-cpus _ web",
+            Command::Update(update.clone()),
+        ),
+        ("checkpoint web", {
+            Command::Checkpoint(Checkpoint {
+                status_fd: -1,
+                id: id(),
+                ..Checkpoint::default()
+            })
+        }),
+        ("restore --manage-cgroups-mode=ignore web", {
+            Command::Restore(Restore {
+                manage_cgroups_mode: Some(CgroupsMode::Ignore),
+                id: id(),
+                ..Restore::default()
+            })
+        }),
+        (
+            "create -- -x",
+            Command::Create(Create {
+                id: "-x".into(),
+                ..Create::default()
+            }),
+        ),
+        ("create _", Command::Create(Create::default())),
+    ] {
+        assert_eq!(command(line), expected, "{line:?}");
+    }
+}
+
+#[test]
+fn mistakes_are_told_as_runc_tells_them() {
+    let usage = |message: &str| format!("Incorrect Usage: {message}");
+    for (line, message) in [
+        (
+            "create --bogus web",
+            "flag provided but not defined: -bogus",
+        ),
+        // runc counts it as an argument, and complains of that.
+        (
+            "create web --bogus",
+            "flag provided but not defined: -bogus",
+        ),
+        ("create ---x web", "bad flag syntax: ---x"),
+        ("create --bundle", "flag needs an argument: -bundle"),
+        (
+            "restore --lsm-mount-context",
+            "flag needs an argument: -lsm-mount-context",
+        ),
+        (
+            "create --no-pivot=maybe web",
+            "invalid boolean value \"maybe\" for -no-pivot: parse error",
+        ),
+        (
+            "create --preserve-fds x web",
+            "invalid value \"x\" for flag -preserve-fds: parse error",
+        ),
+        (
+            "create --preserve-fds= web",
+            "invalid value \"\" for flag -preserve-fds: parse error",
+        ),
+        (
+            "create --preserve-fds=99999999999999999999 web",
+            "invalid value \"99999999999999999999\" for flag -preserve-fds: value out of range",
+        ),
+        ("exec -e", "flag needs an argument: -e"),
+        (
+            "exec -u root web ls",
+            "invalid value \"root\" for flag -user: not UID[:GID]",
+        ),
+        (
+            "exec -g x web ls",
+            "invalid value \"x\" for flag -additional-gids: parse error",
+        ),
+        ("list --format", "flag needs an argument: -format"),
+        // runc stops at "option".
+        (
+            "list -f yaml",
+            "invalid format option \"yaml\": not one of table, json",
+        ),
+        (
+            "ps -f= web",
+            "invalid format option \"\": not one of table, json",
+        ),
+        (
+            "events --interval 0s web",
+            "invalid value \"0s\" for flag -interval: duration interval must be greater than 0",
+        ),
+        (
+            "update --memory 1q web",
+            "invalid value \"1q\" for flag -memory: invalid suffix",
+        ),
+        ("update --blkio-weight 70000 web", {
+            "invalid value \"70000\" for flag -blkio-weight: value out of range"
+        }),
+        ("checkpoint --manage-cgroups-mode x web", {
+            "invalid value \"x\" for flag -manage-cgroups-mode: not one of soft, full, strict, ignore"
+        }),
+        (
+            "completion tcsh",
+            "invalid <shell> \"tcsh\": not one of bash, zsh, fish",
+        ),
+        ("--bogus list", "flag provided but not defined: -bogus"),
+        ("--log", "flag needs an argument: -log"),
+        (
+            "--debug=maybe list",
+            "invalid boolean value \"maybe\" for -debug: parse error",
+        ),
+        ("--log-format xml list", "invalid log-format: xml"),
+        // runc looks only when it needs it.
+        (
+            "--rootless maybe list",
+            "invalid value \"maybe\" for flag -rootless: not one of true, false, auto",
+        ),
+        ("--cgroup-manager x list", {
+            "invalid value \"x\" for flag -cgroup-manager: not one of cgroupfs, systemd, disabled"
+        }),
+        // runc takes the current directory.
+        ("--root= list", "Option --root argument should not be empty"),
+    ] {
+        assert_eq!(
+            refused(line),
+            (message.into(), 1, usage(message)),
+            "{line:?}"
+        );
+    }
+}
+
+#[test]
+fn arguments_are_counted() {
+    for (line, message) in [
+        ("create", "\"create\" requires exactly 1 argument(s)"),
+        ("create a b", "\"create\" requires exactly 1 argument(s)"),
+        (
+            "create -- a -b",
+            "\"create\" requires exactly 1 argument(s)",
+        ),
+        ("list a", "\"list\" requires exactly 0 argument(s)"),
+        ("features a", "\"features\" requires exactly 0 argument(s)"),
+        ("kill", "\"kill\" requires a minimum of 1 argument(s)"),
+        ("kill a b c", "\"kill\" requires a maximum of 2 argument(s)"),
+        ("exec", "\"exec\" requires a minimum of 1 argument(s)"),
+        ("ps -f json", "\"ps\" requires a minimum of 1 argument(s)"),
+        (
+            "completion",
+            "\"completion\" requires exactly 1 argument(s)",
+        ),
+    ] {
+        assert_eq!(
+            refused(line),
+            (message.into(), 1, "Incorrect Usage.".into()),
+            "{line:?}"
+        );
+    }
+}
+
+#[test]
+fn unknown_commands_exit_with_3() {
+    for line in [
+        "foo",
+        "foo -h",
+        "help foo",
+        "--debug foo create",
+        "_",
+        "Create",
+    ] {
+        let name = match line {
+            "_" => "",
+            "Create" => line,
+            _ => "foo",
+        };
+        assert_eq!(
+            refused(line),
+            (format!("No help topic for '{name}'"), 3, String::new()),
+            "{line:?}"
+        );
+    }
+}
+
+/// containerd and podman read the reason from the log.
+#[test]
+fn a_refusal_is_logged_where_the_globals_say() {
+    for line in [
+        "--log /l --log-format json create --bogus",
+        "--log /l --log-format json create",
+        "--log /l --log-format json foo",
+    ] {
+        let Parsed::Refused { global, .. } = parsed(line) else {
+            panic!("{line:?}")
+        };
+        assert_eq!(
+            (global.log, global.log_format),
+            (Some("/l".into()), LogFormat::Json),
+            "{line:?}"
+        );
+    }
+}
+
+#[test]
+fn bytes_that_are_no_utf8_are_paths_or_refused() {
+    let bad = OsString::from_vec(b"/\xff".to_vec());
+    let line = |words: &[&OsString]| parse(words.iter().map(|word| (*word).clone()));
+    let word = |word: &str| OsString::from(word);
+    let create = line(&[
+        &word("runz"),
+        &word("create"),
+        &word("-b"),
+        &bad,
+        &word("web"),
+    ]);
+    let expected = Create {
+        bundle: Some(bad.clone().into()),
+        id: id(),
+        ..Create::default()
+    };
+    assert_eq!(
+        create,
+        Parsed::Run(Global::default(), Command::Create(expected))
+    );
+    match line(&[&word("runz"), &word("exec"), &word("web"), &bad]) {
+        Parsed::Refused {
+            message, code: 1, ..
+        } => assert_eq!(message, "an argument is not valid UTF-8"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn no_arguments_at_all_is_help_too() {
+    assert_eq!(parse(std::iter::empty()), parsed(""));
+}
