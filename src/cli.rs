@@ -11,6 +11,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod globals;
+#[cfg(test)]
+mod manual;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -81,7 +83,7 @@ pub struct Global {
     /// Let systemd make the cgroups; cgroupsPath is then "slice:prefix:name"
     #[arg(long)]
     pub systemd_cgroup: bool,
-    /// Choose who makes the cgroups, as in crun
+    /// Choose who makes the cgroups, as in crun [default: cgroupfs]
     #[arg(long, value_enum, value_name = "MANAGER")]
     pub cgroup_manager: Option<CgroupManager>,
     /// Ignore that cgroups may not be written
