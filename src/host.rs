@@ -17,4 +17,6 @@ pub struct Host {
     pub selinux: bool,
     /// `/proc/kcore` exists.
     pub kcore: bool,
+    /// `/proc/self/setgroups` says `deny`: looked at only inside a user namespace.
+    pub setgroups_denied: bool,
 }

@@ -1,6 +1,12 @@
 //! runz: an OCI container runtime.
 
 #[allow(dead_code)]
+#![allow(dead_code)]
+
+mod bundle;
+mod cgroup;
+mod host;
+mod plan;
 mod seccomp;
 #[allow(dead_code, unused_imports)] // until the verbs use it
 mod cgroup;

@@ -9,13 +9,260 @@
 //! What only the kernel can answer when the container is made (does a mount's target exist in the
 //! root file system? is a masked path a directory?) stays an instruction, not a decision.
 
+mod caps;
+mod devices;
+mod hooks;
+mod ids;
+mod mounts;
+mod namespaces;
+mod options;
+mod process;
+mod rdt;
+mod schedule;
+mod sysctl;
+mod text;
+
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char};
 use std::path::PathBuf;
 use std::ptr;
 
+use anyhow::{Context, Result, ensure};
+use oci_spec::runtime as spec;
+
 use crate::cgroup;
+use crate::host::Host;
 use crate::seccomp;
+
+pub use caps::{CAPABILITIES, capability_name};
+pub use namespaces::{NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWTIME, NEWUSER, NEWUTS};
+pub use options::MOUNT_OPTIONS;
+pub use schedule::{memory_policy, personality};
+
+/// Decides a container. Errors name the property of config.json that is wrong by its JSON path.
+pub fn plan(spec: &spec::Spec, options: &Options, host: &Host) -> Result<Plan> {
+    let mut warnings = Vec::new();
+    let root = spec.root().as_ref().context("root must be specified")?;
+    let none = no_linux();
+    let linux = spec.linux().as_ref().unwrap_or(&none);
+
+    let namespaces = namespaces::namespaces(linux)?;
+    let id_maps = namespaces::id_maps(linux, &namespaces, host, &mut warnings)?;
+    let (propagation, rootfs_propagation) = namespaces::propagation(
+        linux.rootfs_propagation().as_deref(),
+        &namespaces,
+        options.no_pivot,
+    )?;
+    let masked_paths = paths("linux.maskedPaths", linux.masked_paths(), &namespaces)?;
+    let readonly_paths = paths("linux.readonlyPaths", linux.readonly_paths(), &namespaces)?;
+
+    let label = linux.mount_label().as_deref().filter(|l| !l.is_empty());
+    ensure!(
+        label.is_none() || host.selinux,
+        "linux.mountLabel: selinux label is specified in config, but selinux is disabled or not \
+         supported"
+    );
+    let user_namespace = namespaces.has(NEWUSER);
+    let around = mounts::Surroundings {
+        bundle: &options.bundle,
+        label,
+        user_namespace,
+        rootless: (host.euid != 0).then_some(&id_maps),
+    };
+    let written = spec.mounts().as_deref().unwrap_or_default();
+    let mut mounts = mounts::mounts(written, &around, &mut warnings)?;
+    let dev = devices::dev(
+        linux.devices().as_deref().unwrap_or_default(),
+        &mounts,
+        user_namespace || host.in_user_namespace || host.euid != 0,
+    )?;
+    let user = spec.process().as_ref().map(|p| p.user());
+    let delegate = delegate(&mounts, &namespaces, &id_maps, user);
+    if let Some(notify) = &options.notify {
+        mounts.push(mounts::notify(mounts.len(), notify)?);
+    }
+
+    let process = match spec.process() {
+        None => None,
+        Some(process) => {
+            let setting = process::Setting {
+                id_maps: known_maps(&namespaces, &id_maps),
+                umask: UMASK,
+                listen_fds: options.listen_fds,
+                preserve_fds: options.preserve_fds,
+                notify: options.notify.is_some(),
+                personality: linux.personality().as_ref().map(personality).transpose()?,
+                memory_policy: linux
+                    .memory_policy()
+                    .as_ref()
+                    .map(memory_policy)
+                    .transpose()?,
+            };
+            let mut process = process::process(process, setting, host, &mut warnings)?;
+            // Only for processes that enter a container; checked all the same.
+            process.cpu_affinity = CpuAffinity::default();
+            Some(process)
+        }
+    };
+
+    Ok(Plan {
+        rootfs: text::c_string("root.path", root.path().as_os_str().as_encoded_bytes())?,
+        readonly_rootfs: root.readonly().unwrap_or(false),
+        no_pivot: options.no_pivot,
+        keyring: if options.no_new_keyring {
+            None
+        } else {
+            Some(text::c_string("id", format!("_ses.{}", options.id))?)
+        },
+        time_offsets: namespaces::time_offsets(linux.time_offsets().as_ref(), &namespaces)?,
+        propagation,
+        rootfs_propagation,
+        mounts,
+        dev,
+        hostname: namespaces::uts("hostname", spec.hostname().as_deref(), &namespaces)?,
+        domainname: namespaces::uts("domainname", spec.domainname().as_deref(), &namespaces)?,
+        sysctls: sysctl::sysctls(linux.sysctl().as_ref(), &namespaces)?,
+        masked_paths,
+        readonly_paths,
+        process,
+        seccomp: match linux.seccomp() {
+            Some(seccomp) => Some(seccomp::compile(seccomp)?),
+            None => None,
+        },
+        hooks: match spec.hooks() {
+            Some(hooks) => hooks::hooks(hooks)?,
+            None => Hooks::default(),
+        },
+        cgroups_path: linux
+            .cgroups_path()
+            .clone()
+            .filter(|p| !p.as_os_str().is_empty()),
+        resources: match linux.resources() {
+            Some(resources) => cgroup::settings(resources)?,
+            None => cgroup::Settings::default(),
+        },
+        delegate,
+        net_devices: namespaces::net_devices(
+            linux.net_devices().as_ref(),
+            &namespaces,
+            options,
+            host,
+        )?,
+        intel_rdt: match linux.intel_rdt() {
+            Some(rdt) => Some(rdt::intel_rdt(rdt, &options.id)?),
+            None => None,
+        },
+        namespaces,
+        id_maps,
+        warnings,
+    })
+}
+
+/// What a process that enters a container takes from it, and from the command line of `exec`.
+pub struct Container<'a> {
+    /// Maps of its user namespace; empty if it has none, or if they aren't known.
+    pub id_maps: &'a IdMaps,
+    /// The umask of the container's own process, for one that gives none.
+    pub umask: Option<u32>,
+    /// `linux.personality`, as [`personality`] decided it.
+    pub personality: Option<u64>,
+    /// `linux.memoryPolicy`, as [`memory_policy`] decided it.
+    pub memory_policy: Option<MemoryPolicy>,
+    /// `--preserve-fds`.
+    pub preserve_fds: u32,
+}
+
+/// Decides a process that enters a running container: a `process` object, be it a file's or the
+/// bundle's changed by `exec`'s flags. Nothing but what is in `container` is inherited.
+pub fn join(
+    process: &spec::Process,
+    container: Container,
+    host: &Host,
+    warnings: &mut Vec<String>,
+) -> Result<Process> {
+    let setting = process::Setting {
+        id_maps: container.id_maps,
+        umask: container.umask.unwrap_or(UMASK),
+        listen_fds: 0,
+        preserve_fds: container.preserve_fds,
+        notify: false,
+        personality: container.personality,
+        memory_policy: container.memory_policy,
+    };
+    process::process(process, setting, host, warnings)
+}
+
+/// The umask of a process that gives none, as in runc; the spec would leave the runtime's.
+const UMASK: u32 = 0o022;
+
+/// What a config without `linux` says: no namespaces, nothing masked.
+fn no_linux() -> spec::Linux {
+    let mut linux = spec::Linux::default();
+    linux
+        .set_namespaces(None)
+        .set_masked_paths(None)
+        .set_readonly_paths(None)
+        .set_resources(None);
+    linux
+}
+
+/// `maskedPaths` or `readonlyPaths`.
+fn paths(
+    property: &str,
+    paths: &Option<Vec<String>>,
+    namespaces: &Namespaces,
+) -> Result<Vec<CString>> {
+    let paths = paths.as_deref().unwrap_or_default();
+    ensure!(
+        paths.is_empty() || namespaces.has(NEWNS),
+        "{property}: unable to restrict sys entries without a private MNT namespace"
+    );
+    paths
+        .iter()
+        .enumerate()
+        .map(|(i, path)| {
+            ensure!(
+                path.starts_with('/'),
+                "{property}[{i}]: {path:?} is not absolute"
+            );
+            text::c_string(format_args!("{property}[{i}]"), path.as_str())
+        })
+        .collect()
+}
+
+/// The maps, if they are those of the namespace for sure: those of one that is joined are only what
+/// config.json claims.
+fn known_maps<'a>(namespaces: &Namespaces, maps: &'a IdMaps) -> &'a IdMaps {
+    static NONE: IdMaps = IdMaps {
+        uid: Vec::new(),
+        gid: Vec::new(),
+    };
+    if namespaces.new & NEWUSER != 0 {
+        maps
+    } else {
+        &NONE
+    }
+}
+
+/// Who on the host is to own the container's cgroup, so that the container can manage it: the user
+/// of its process, as in runc.
+fn delegate(
+    mounts: &[Mount],
+    namespaces: &Namespaces,
+    maps: &IdMaps,
+    user: Option<&spec::User>,
+) -> Option<(u32, u32)> {
+    let writable = mounts.iter().any(|m| {
+        matches!(m.kind, MountKind::Cgroup { .. })
+            && m.destination.as_bytes() == b"/sys/fs/cgroup"
+            && m.set & libc::MOUNT_ATTR_RDONLY == 0
+    });
+    if namespaces.new & NEWCGROUP == 0 || !namespaces.has(NEWUSER) || !writable {
+        return None;
+    }
+    let (uid, gid) = user.map_or((0, 0), |u| (u.uid(), u.gid()));
+    ids::host_id(&maps.uid, uid).zip(ids::host_id(&maps.gid, gid))
+}
 
 /// A container, decided. Made by [`plan`], carried out by `launch` (parent) and `init` (child).
 pub struct Plan {
@@ -29,7 +276,8 @@ pub struct Plan {
     pub keyring: Option<CString>,
     /// Namespaces to make and to join.
     pub namespaces: Namespaces,
-    /// Maps of a new user namespace; empty when there is none.
+    /// Maps of a new user namespace; empty when there is none. For one that is joined by path, what
+    /// config.json claims its maps to be (engines write both): to be compared, not written.
     pub id_maps: IdMaps,
     /// Lines for `/proc/self/timens_offsets`; empty when there are none.
     pub time_offsets: Vec<u8>,
@@ -151,8 +399,14 @@ pub struct Mount {
     /// MOUNT_ATTR_* to set on the new mount. The access-time class is in here too; see
     /// mount_setattr(2).
     pub set: u64,
-    /// MOUNT_ATTR_* that an option cleared by name (`rw`, `exec`, …).
+    /// MOUNT_ATTR_* that an option cleared by name (`rw`, `exec`, …). Has MOUNT_ATTR__ATIME when an
+    /// option named the access-time class, which is in `set` then.
     pub clear: u64,
+    /// Further MOUNT_ATTR_* to clear, because the options of a bind (or of a remount) replace the
+    /// attributes of what is bound instead of adding to them, as with mount(8). Those of them that
+    /// are locked in a user namespace stay: if mount_setattr(2) says EPERM, try without. 0 for a new
+    /// mount, and for a bind without any such option.
+    pub replace: u64,
     /// MOUNT_ATTR_* to set on the whole tree (`rro`, `rnosuid`, …).
     pub set_recursive: u64,
     /// MOUNT_ATTR_* to clear on the whole tree (`rrw`, …).
@@ -165,6 +419,9 @@ pub struct Mount {
     pub copy_up: bool,
     /// Make it read-only at the very end: a tmpfs or `/dev` with `ro`, which setup still writes to.
     pub readonly_late: bool,
+    /// The SELinux label to set on the root of the new mount afterwards: an mqueue doesn't take
+    /// `context`.
+    pub relabel: Option<CString>,
     /// `idmap`, `ridmap` or `uidMappings`: maps of the mount. The parent makes the tree.
     pub idmap: Option<IdMapMount>,
 }
@@ -196,7 +453,9 @@ pub enum MountKind {
         /// …) are among them as keys.
         options: Vec<(CString, Option<CString>)>,
         /// The same options and flags for mount(2), which has no limit of 256 bytes a value: its
-        /// data string and MS_* flags. `Some` only when an option is too long for fsconfig(2).
+        /// data string and all its MS_* flags (MS_NOSUID, … too; without MS_RDONLY when
+        /// `readonly_late`). `Some` only when fsconfig(2) can't say it: an option is too long, or it
+        /// is `silent` or `iversion`.
         legacy: Option<(CString, u64)>,
     },
     /// cgroup2; falls back to a bind of the container's own cgroup where it can't be mounted.
@@ -334,7 +593,7 @@ pub struct Process {
     pub terminal: bool,
     /// `consoleSize`: rows, columns.
     pub console_size: Option<(u16, u16)>,
-    /// `apparmorProfile`, written as `exec <profile>`.
+    /// `apparmorProfile` as it is written to the kernel: `exec <profile>`.
     pub apparmor: Option<CString>,
     /// `selinuxLabel`.
     pub selinux: Option<CString>,
@@ -392,6 +651,7 @@ pub struct CpuAffinity {
 }
 
 /// `linux.memoryPolicy` (set_mempolicy(2)).
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MemoryPolicy {
     /// MPOL_* with MPOL_F_* flags.
     pub mode: i32,
@@ -439,3 +699,6 @@ pub struct IntelRdt {
     /// `enableMonitoring`: the container's own `mon_groups/<id>`.
     pub monitoring: bool,
 }
+
+#[cfg(test)]
+mod tests;
