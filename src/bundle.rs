@@ -13,11 +13,13 @@ use oci_spec::runtime::{Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::plan;
+
 /// A bundle whose config.json was read.
 pub struct Bundle {
     /// Its directory, absolute.
     pub dir: PathBuf,
-    /// config.json, its root.path absolute.
+    /// config.json, its root.path absolute and without `.` and `..`.
     pub spec: Spec,
     /// What was read otherwise than it is written.
     pub warnings: Vec<String>,
@@ -38,10 +40,10 @@ pub fn load(dir: &Path) -> Result<Bundle> {
     };
     let (mut spec, warnings) = parse(&text)?;
     if let Some(root) = spec.root_mut()
-        && !root.path().is_absolute()
+        && !root.path().as_os_str().is_empty()
     {
-        let path = dir.join(root.path());
-        root.set_path(path);
+        let path = plan::clean(&dir.join(root.path()));
+        root.set_path(path.into());
     }
     Ok(Bundle {
         dir: dir.to_owned(),
@@ -52,7 +54,8 @@ pub fn load(dir: &Path) -> Result<Bundle> {
 
 /// Parses a config.json and checks its version. The strings are warnings.
 pub fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
-    let (spec, warnings) = typed::<Spec>(text, "").context(CONFIG)?;
+    let (mut spec, warnings) = typed::<Spec>(text, "").context(CONFIG)?;
+    pids_without_limit(&mut spec, text);
     version(spec.version()).context(CONFIG)?;
     Ok((spec, warnings))
 }
@@ -93,7 +96,7 @@ fn typed<T: DeserializeOwned>(text: &[u8], prefix: &str) -> Result<(T, Vec<Strin
     }
 }
 
-/// The version must be a semantic one; a newer minor version is accepted, another major one isn't.
+/// The version must be a semantic one; a newer minor version is accepted, a newer major one isn't.
 fn version(version: &str) -> Result<()> {
     ensure!(!version.is_empty(), "ociVersion: is missing");
     let numbers = version.split(['-', '+']).next().unwrap_or_default();
@@ -104,7 +107,7 @@ fn version(version: &str) -> Result<()> {
         "ociVersion: {version:?} is not a semantic version"
     );
     ensure!(
-        parts[0] == "1",
+        matches!(parts[0], "0" | "1"),
         "ociVersion: {version:?} is not supported, accepted is 1.x.y"
     );
     Ok(())
@@ -120,6 +123,11 @@ const REPAIRS: &[(&str, Repair)] = &[
     ("process.user may be absent", user),
     ("a device rule's empty type means all", device_type),
     ("pids.limit may be null", pids_limit),
+    (
+        "a seccomp profile without action and syscalls is none",
+        seccomp,
+    ),
+    ("what is for other platforms is ignored", platforms),
     (
         "one half of execCPUAffinity may be absent, lists may have spaces",
         affinity,
@@ -200,6 +208,56 @@ fn pids_limit(config: &mut Value, _: &mut Vec<String>) {
     {
         // Without a limit the object says nothing.
         resources.remove("pids");
+    }
+}
+
+fn seccomp(config: &mut Value, _: &mut Vec<String>) {
+    let Some(Value::Object(linux)) = config.get_mut("linux") else {
+        return;
+    };
+    let blank = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(list)) => list.is_empty(),
+        Some(_) => false,
+    };
+    if let Some(Value::Object(seccomp)) = linux.get("seccomp")
+        && blank(seccomp.get("defaultAction"))
+        && blank(seccomp.get("syscalls"))
+    {
+        linux.remove("seccomp");
+    }
+}
+
+fn platforms(config: &mut Value, _: &mut Vec<String>) {
+    if let Value::Object(config) = config {
+        for platform in ["solaris", "windows", "vm", "zos"] {
+            config.remove(platform);
+        }
+        if let Some(Value::Object(process)) = config.get_mut("process") {
+            process.remove("commandLine");
+        }
+    }
+}
+
+/// Since version 1.3 `pids` may come without `limit`, which is no limit; oci-spec makes it 0, which
+/// is one. Only a 0 needs the second look.
+fn pids_without_limit(spec: &mut Spec, text: &[u8]) {
+    let Some(linux) = spec.linux_mut() else {
+        return;
+    };
+    let Some(resources) = linux.resources_mut() else {
+        return;
+    };
+    if resources.pids().is_none_or(|pids| pids.limit() != 0) {
+        return;
+    }
+    let written: Option<Value> = serde_json::from_slice(text).ok();
+    let limit = written
+        .as_ref()
+        .and_then(|v| v.pointer("/linux/resources/pids/limit"));
+    if limit.is_none() {
+        resources.set_pids(None);
     }
 }
 

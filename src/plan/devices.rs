@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use libc::{S_IFBLK, S_IFCHR, S_IFIFO, S_IFMT};
 use oci_spec::runtime as spec;
 use oci_spec::runtime::LinuxDeviceType;
 
-use super::text::{c_string, clean};
+use super::text::{c_string, clean, within};
 use super::{Dev, Mount, MountKind, Node};
 
 /// Nodes that every container has (runtime spec, config-linux.md, "Default Devices").
@@ -41,7 +41,8 @@ pub fn dev(devices: &[spec::LinuxDevice], mounts: &[Mount], bind: bool) -> Resul
         }
     }
     for (index, device) in devices.iter().enumerate() {
-        let node = node(index, device).with_context(|| format!("linux.devices[{index}]"))?;
+        let node = node(index, device)
+            .map_err(|error| within(format_args!("linux.devices[{index}]"), error))?;
         nodes.push(node);
     }
     let covered = mounts

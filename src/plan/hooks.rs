@@ -1,8 +1,9 @@
 //! `hooks`.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use oci_spec::runtime as spec;
 
+use super::text::within;
 use super::{Hook, Hooks};
 
 /// All six kinds of hooks, each in config order.
@@ -24,23 +25,22 @@ fn list(kind: &str, hooks: &Option<Vec<spec::Hook>>) -> Result<Vec<Hook>> {
     hooks
         .iter()
         .enumerate()
-        .map(|(index, hook)| decide(hook).with_context(|| format!("hooks.{kind}[{index}]")))
+        .map(|(i, hook)| decide(hook).map_err(|e| within(format_args!("hooks.{kind}[{i}]"), e)))
         .collect()
 }
 
 fn decide(hook: &spec::Hook) -> Result<Hook> {
     let path = hook.path();
     ensure!(path.is_absolute(), "path: {path:?} is not absolute");
-    let strings = [hook.args(), hook.env()];
     ensure!(
-        !path.as_os_str().as_encoded_bytes().contains(&0)
-            && !strings
-                .into_iter()
-                .flatten()
-                .flatten()
-                .any(|s| s.contains('\0')),
-        "a string has a null byte"
+        !path.as_os_str().as_encoded_bytes().contains(&0),
+        "path: has a null byte"
     );
+    for (property, strings) in [("args", hook.args()), ("env", hook.env())] {
+        for (i, text) in strings.iter().flatten().enumerate() {
+            ensure!(!text.contains('\0'), "{property}[{i}]: has a null byte");
+        }
+    }
     Ok(Hook {
         path: path.to_string_lossy().into_owned(),
         args: hook.args().clone().unwrap_or_default(),

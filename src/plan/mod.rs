@@ -38,13 +38,24 @@ pub use caps::{CAPABILITIES, capability_name};
 pub use namespaces::{NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWTIME, NEWUSER, NEWUTS};
 pub use options::MOUNT_OPTIONS;
 pub use schedule::{memory_policy, personality};
+pub use text::clean;
 
 /// Decides a container. Errors name the property of config.json that is wrong by its JSON path.
 pub fn plan(spec: &spec::Spec, options: &Options, host: &Host) -> Result<Plan> {
     let mut warnings = Vec::new();
-    let root = spec.root().as_ref().context("root must be specified")?;
-    let none = no_linux();
-    let linux = spec.linux().as_ref().unwrap_or(&none);
+    let root = spec.root().as_ref().context("root: must be specified")?;
+    ensure!(
+        !root.path().as_os_str().is_empty(),
+        "root.path: must be specified"
+    );
+    let none;
+    let linux = match spec.linux() {
+        Some(linux) => linux,
+        None => {
+            none = no_linux();
+            &none
+        }
+    };
 
     let namespaces = namespaces::namespaces(linux)?;
     let id_maps = namespaces::id_maps(linux, &namespaces, host, &mut warnings)?;
@@ -58,6 +69,10 @@ pub fn plan(spec: &spec::Spec, options: &Options, host: &Host) -> Result<Plan> {
 
     let label = linux.mount_label().as_deref().filter(|l| !l.is_empty());
     ensure!(
+        label.is_none_or(|l| !l.contains('\0')),
+        "linux.mountLabel: has a null byte"
+    );
+    ensure!(
         label.is_none() || host.selinux,
         "linux.mountLabel: selinux label is specified in config, but selinux is disabled or not \
          supported"
@@ -67,7 +82,8 @@ pub fn plan(spec: &spec::Spec, options: &Options, host: &Host) -> Result<Plan> {
         bundle: &options.bundle,
         label,
         user_namespace,
-        rootless: (host.euid != 0).then_some(&id_maps),
+        rootless: host.euid != 0,
+        id_maps: known_maps(&namespaces, &id_maps),
     };
     let written = spec.mounts().as_deref().unwrap_or_default();
     let mut mounts = mounts::mounts(written, &around, &mut warnings)?;
@@ -139,7 +155,8 @@ pub fn plan(spec: &spec::Spec, options: &Options, host: &Host) -> Result<Plan> {
             .filter(|p| !p.as_os_str().is_empty()),
         resources: match linux.resources() {
             Some(resources) => cgroup::settings(resources)?,
-            None => cgroup::Settings::default(),
+            // Without limits there is still the device filter.
+            None => cgroup::settings(&spec::LinuxResources::default())?,
         },
         delegate,
         net_devices: namespaces::net_devices(
@@ -419,6 +436,10 @@ pub struct Mount {
     pub copy_up: bool,
     /// Make it read-only at the very end: a tmpfs or `/dev` with `ro`, which setup still writes to.
     pub readonly_late: bool,
+    /// It goes over /proc or one of the few files below it that may be covered. Another mount whose
+    /// target turns out to be on a procfs (by way of a symbolic link) is to be refused; so is a bind
+    /// at /proc of anything but a procfs.
+    pub over_proc: bool,
     /// The SELinux label to set on the root of the new mount afterwards: an mqueue doesn't take
     /// `context`.
     pub relabel: Option<CString>,

@@ -6,24 +6,26 @@
 use std::ffi::CString;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use libc::{MOUNT_ATTR_RDONLY, MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT};
 use oci_spec::runtime as spec;
 
 use super::options::{Folded, ONLY_MOUNT2, PER_SUPERBLOCK, fold};
-use super::text::{c_string, clean};
+use super::text::{c_string, clean, within};
 use super::{IdMapMount, IdMaps, Mount, MountKind, ids};
 
 /// What the rest of the config says that mounts depend on.
 pub struct Surroundings<'a> {
     /// The bundle, against which a bind's source is resolved.
     pub bundle: &'a Path,
-    /// `linux.mountLabel`.
+    /// `linux.mountLabel`, without null bytes.
     pub label: Option<&'a str>,
     /// The container has a user namespace.
     pub user_namespace: bool,
-    /// Maps of a new user namespace, if the caller isn't root.
-    pub rootless: Option<&'a IdMaps>,
+    /// The caller isn't root.
+    pub rootless: bool,
+    /// Maps of the user namespace; empty if there is none, or if they aren't known.
+    pub id_maps: &'a IdMaps,
 }
 
 /// fsconfig(2) takes strings of at most this many bytes (fs/fsopen.c, strndup_user(…, 256)).
@@ -57,7 +59,8 @@ pub fn mounts(
         .iter()
         .enumerate()
         .map(|(index, mount)| {
-            decide(index, mount, around, warnings).with_context(|| format!("mounts[{index}]"))
+            decide(index, mount, around, warnings)
+                .map_err(|error| within(format_args!("mounts[{index}]"), error))
         })
         .collect()
 }
@@ -83,6 +86,7 @@ pub fn notify(index: usize, directory: &Path) -> Result<Mount> {
         remount: false,
         copy_up: false,
         readonly_late: false,
+        over_proc: false,
         relabel: None,
         idmap: None,
     })
@@ -114,14 +118,14 @@ fn decide(
     let fstype = mount.typ().as_deref().unwrap_or_default();
     let bind = folded.flags & MS_BIND != 0 || fstype == "bind";
     let remount = folded.flags & MS_REMOUNT != 0;
-    below_proc(&destination, bind, fstype)?;
+    let over_proc = over_proc(&destination, bind, fstype)?;
 
     // Setup still writes to these two, so that they become read-only at the very end.
     let readonly = folded.flags & MS_RDONLY != 0;
     let late = readonly && !bind && !remount && (fstype == "tmpfs" || destination == "/dev");
 
-    if let Some(maps) = around.rootless {
-        owners_are_mapped(&folded, maps)?;
+    if around.rootless && !around.id_maps.uid.is_empty() {
+        owners_are_mapped(&folded, around.id_maps)?;
     }
     if folded.copy_up {
         ensure!(
@@ -169,6 +173,7 @@ fn decide(
         remount,
         copy_up: folded.copy_up,
         readonly_late: late,
+        over_proc,
         relabel: match around.label {
             Some(label) if fstype == "mqueue" && !bind => {
                 Some(c_string("linux.mountLabel", label)?)
@@ -182,10 +187,10 @@ fn decide(
 }
 
 /// Nothing may hide or replace parts of /proc but what is known to be harmless (CVE-2019-16884,
-/// CVE-2019-19921, CVE-2025-31133).
-fn below_proc(destination: &str, bind: bool, fstype: &str) -> Result<()> {
+/// CVE-2019-19921, CVE-2025-31133). Whether it is one of these.
+fn over_proc(destination: &str, bind: bool, fstype: &str) -> Result<bool> {
     let Some(rest) = destination.strip_prefix("/proc") else {
-        return Ok(());
+        return Ok(false);
     };
     if rest.is_empty() {
         ensure!(
@@ -198,7 +203,7 @@ fn below_proc(destination: &str, bind: bool, fstype: &str) -> Result<()> {
             "destination: {destination:?} cannot be mounted because it is inside /proc"
         );
     }
-    Ok(())
+    Ok(rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Without root on the host, `uid=` and `gid=` of a file system must be ids that the user namespace
@@ -387,14 +392,17 @@ fn idmap(
     if folded.idmap.is_none() && !mapped {
         return Ok(None);
     }
-    ensure!(bind, "id-mapped mounts are only supported for bind-mounts");
     ensure!(
-        around.rootless.is_none(),
-        "id-mapped mounts are not supported for rootless containers"
+        bind,
+        "options: id-mapped mounts are only supported for bind-mounts"
+    );
+    ensure!(
+        !around.rootless,
+        "options: id-mapped mounts are not supported for rootless containers"
     );
     ensure!(
         uid.is_empty() == gid.is_empty() && (mapped || around.user_namespace),
-        "id-mapped mounts must have both uid and gid mappings specified"
+        "uidMappings: id-mapped mounts must have both uid and gid mappings specified"
     );
     Ok(Some(IdMapMount {
         maps: if mapped {

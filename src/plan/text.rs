@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::fmt::Display;
 use std::path::{Component, Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 
 /// A C string; `name` is the property it comes from.
 pub fn c_string(name: impl Display, text: impl Into<Vec<u8>>) -> Result<CString> {
@@ -12,6 +12,12 @@ pub fn c_string(name: impl Display, text: impl Into<Vec<u8>>) -> Result<CString>
         Ok(text) => Ok(text),
         Err(error) => anyhow::bail!("{name}: has a null byte at {}", error.nul_position()),
     }
+}
+
+/// The error of a property, given the path of the object that it is in: `mounts[3]` and `type: …`
+/// become `mounts[3].type: …`.
+pub fn within(object: impl Display, error: Error) -> Error {
+    anyhow!("{object}.{error:#}")
 }
 
 /// The path without `.`, `..` and repeated slashes, absolute. By its letters only: what symbolic
