@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::bundle::{self, Home, Kind};
-use crate::runtime::{Outcome, Runtime, Slot};
+use crate::runtime::{self, Outcome, Runtime, Slot};
 use crate::stats::Random;
 use crate::sys::{self, Exit};
 
@@ -226,7 +226,11 @@ impl Bench<'_> {
             }
             if self.wants("run") {
                 progress(scene, kind, "run");
-                let exits = self.rounds(runs, |i| slots[i].run());
+                let proofs = self.prove_run(kind)?;
+                let exits = self.rounds(runs, |i| {
+                    proofs[i].clone()?;
+                    slots[i].run()
+                });
                 let cells = exits.iter().map(|e| times(e, |exit| *exit)).collect();
                 rows.push(row(scene, kind, "run", Unit::Millis, cells));
             }
@@ -240,11 +244,18 @@ impl Bench<'_> {
         Ok(rows)
     }
 
+    fn prove_run(&self, kind: Kind) -> Result<Vec<Outcome<()>>> {
+        let slots = self.slots(kind, "proof", &runtime::PROOF)?;
+        Ok(slots.iter().map(Slot::prove_run).collect())
+    }
+
     fn exec(&self, kind: Kind, runs: usize) -> Result<Vec<Cell>> {
         let slots = self.slots(kind, "exec", &["/bin/sleep", "100000"])?;
         let alive: Vec<Outcome<()>> = slots.iter().map(Slot::live).collect();
+        let proofs: Vec<Outcome<()>> = slots.iter().map(Slot::prove_exec).collect();
         let exits = self.rounds(runs, |i| {
             alive[i].clone()?;
+            proofs[i].clone()?;
             slots[i].exec()
         });
         slots.iter().for_each(Slot::remove);
@@ -257,6 +268,7 @@ impl Bench<'_> {
         for i in 0..LOOPS[LOOPS.len() - 1] {
             loops.push(self.slots(kind, &i.to_string(), &["/bin/true"])?);
         }
+        let proofs = self.prove_run(kind)?;
         for case in ["lifecycle", "run"] {
             for count in LOOPS {
                 let name = format!("{case} × {count}");
@@ -267,6 +279,7 @@ impl Bench<'_> {
                 };
                 let effort = self.effort;
                 let rates = self.interleave(effort.slices, 1, |runtime| {
+                    proofs[runtime].clone()?;
                     let slots: Vec<&Slot> = loops[..count].iter().map(|l| &l[runtime]).collect();
                     rate(&slots, effort.slice, step)
                 });

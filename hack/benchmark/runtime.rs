@@ -140,10 +140,14 @@ pub struct Slot {
     create: Command,
     start: Command,
     exec: Command,
+    exec_proof: Command,
     delete: Command,
     force: Command,
     run: Command,
 }
+
+/// A program that shows by its exit code that it ran.
+pub const PROOF: [&str; 3] = ["/bin/sh", "-c", "exit 42"];
 
 /// The three timed steps of one container's life.
 pub struct Life {
@@ -171,6 +175,7 @@ impl Slot {
             create: runtime.command(&["create", "--bundle", &dir, "--pid-file", &file, id])?,
             start: runtime.command(&["start", id])?,
             exec: runtime.command(&["exec", id, "/bin/true"])?,
+            exec_proof: runtime.command(&["exec", id, "/bin/sh", "-c", "exit 42"])?,
             delete: runtime.command(&["delete", id])?,
             force: runtime.command(&["delete", "--force", id])?,
             run: runtime.command(&["run", "--bundle", &dir, id])?,
@@ -215,6 +220,37 @@ impl Slot {
     /// Its last line.
     pub fn exec(&self) -> Outcome<Exit> {
         self.step("exec", &self.exec, How::Spawn)
+    }
+
+    /// Shows that `run` of a program that exits with 42 (`PROOF`) ran it: a runtime that only says
+    /// so would be the fastest.
+    ///
+    /// # Errors
+    /// What it did instead; the container is then gone.
+    pub fn prove_run(&self) -> Outcome<()> {
+        self.prove("run", &self.run).inspect_err(|_| self.remove())
+    }
+
+    /// Shows that `exec` runs its program, in the same way.
+    ///
+    /// # Errors
+    /// What it did instead.
+    pub fn prove_exec(&self) -> Outcome<()> {
+        self.prove("exec", &self.exec_proof)
+    }
+
+    fn prove(&self, verb: &str, command: &Command) -> Outcome<()> {
+        match self.stdio.run(command, How::Spawn) {
+            Ok(exit) if exit.status == 42 << 8 => Ok(()),
+            Ok(exit) if exit.status == 0 => {
+                Err(format!("{verb}: exit 0 of a program that exits with 42"))
+            }
+            Ok(_) => Err(format!(
+                "{verb}: {}",
+                self.stdio.last_error().unwrap_or_default()
+            )),
+            Err(error) => Err(format!("{verb}: {error}")),
+        }
     }
 
     /// `create` alone, made for measuring memory (`How::Fork`), and init's pid.
