@@ -279,7 +279,9 @@ impl Bench<'_> {
                 };
                 let effort = self.effort;
                 let rates = self.interleave(effort.slices, 1, |runtime| {
-                    proofs[runtime].clone()?;
+                    if case == "run" {
+                        proofs[runtime].clone()?;
+                    }
                     let slots: Vec<&Slot> = loops[..count].iter().map(|l| &l[runtime]).collect();
                     rate(&slots, effort.slice, step)
                 });
