@@ -261,7 +261,9 @@ fn unify_cgroups() -> Result<bool> {
 /// Runs the seccomp compiler's benchmark; the JSON document that it prints, after whatever else.
 fn seccomp_benchmark(path: &Path) -> Result<Value> {
     eprintln!("seccomp");
-    let output = std::process::Command::new(path).output();
+    let output = std::process::Command::new(path)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
     let output = output.with_context(|| format!("run {}", path.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let start = text.find(['{', '[']).unwrap_or(0);
