@@ -20,6 +20,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 
 use crate::cli::{Global, LogFormat};
 
@@ -245,6 +246,26 @@ fn push_visible(line: &mut String, c: char) {
     };
 }
 
+/// An error with its causes in one line, the most general first, each errno with its name:
+/// `mounts[3] "/etc/hosts": open source "/x": No such file or directory (ENOENT)`.
+pub fn sentence(error: &anyhow::Error) -> String {
+    let part = |cause: &(dyn std::error::Error + 'static)| {
+        let errno = match (
+            cause.downcast_ref::<Errno>(),
+            cause.downcast_ref::<std::io::Error>(),
+        ) {
+            (Some(errno), _) => Some(*errno),
+            (None, Some(error)) => error.raw_os_error().map(Errno::from_raw),
+            (None, None) => None,
+        };
+        match errno {
+            Some(errno) => format!("{} ({errno:?})", errno.desc()),
+            None => cause.to_string(),
+        }
+    };
+    error.chain().map(part).collect::<Vec<_>>().join(": ")
+}
+
 /// A time since the epoch as UTC in RFC 3339, whole seconds: `2026-01-02T03:04:05Z`.
 pub fn rfc3339(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs();
@@ -321,6 +342,36 @@ mod tests {
             if month > 12 {
                 (year, month) = (year + 1, 1);
             }
+        }
+    }
+
+    #[test]
+    fn errors_are_one_sentence() {
+        use anyhow::{Error, anyhow};
+        let gone = || std::io::Error::from_raw_os_error(libc::ENOENT);
+        for (error, expected) in [
+            (
+                anyhow!("container does not exist"),
+                "container does not exist",
+            ),
+            (anyhow!("b").context("a"), "a: b"),
+            (Error::new(gone()), "No such file or directory (ENOENT)"),
+            (
+                Error::new(gone())
+                    .context("open source \"/x\"")
+                    .context("mounts[3]"),
+                "mounts[3]: open source \"/x\": No such file or directory (ENOENT)",
+            ),
+            (
+                Error::new(Errno::EPERM).context("clone3"),
+                "clone3: Operation not permitted (EPERM)",
+            ),
+            (
+                Error::new(std::io::Error::other("odd")).context("a"),
+                "a: odd",
+            ),
+        ] {
+            assert_eq!(sentence(&error), expected);
         }
     }
 
