@@ -78,7 +78,7 @@ fn every_value_is_taken_by_the_kernel() {
         ("memory.max", "67108864"),
         ("memory.swap.max", "67108864"),
         ("memory.low", "33554432"),
-        ("cpu.weight", "170"),
+        ("cpu.weight", "174"),
         ("cpu.max", "50000 20000"),
         ("cpu.max.burst", "1000"),
         ("cpuset.cpus", "0"),
@@ -197,7 +197,7 @@ fn rates_are_set_and_taken_away() {
     let real = Real::new(&hierarchy, "io");
     let disks = fs::read_dir("/sys/block").unwrap().filter_map(|disk| {
         let disk = disk.unwrap().path();
-        let is_disk = disk.join("device").exists();
+        let is_disk = disk.join("device").exists() && disk.join("dev").exists();
         is_disk.then(|| {
             fs::read_to_string(disk.join("dev"))
                 .unwrap()
@@ -223,7 +223,7 @@ fn rates_are_set_and_taken_away() {
         text(&real, "io.max"),
         format!("{disk} rbps=max wbps=max riops=max wiops=50")
     );
-    let nowhere = r#"{"blockIO":{"throttleReadBpsDevice":[{"major":7,"minor":99,"rate":1}]}}"#;
+    let nowhere = r#"{"blockIO":{"throttleReadBpsDevice":[{"major":511,"minor":99,"rate":1024}]}}"#;
     let error = apply(&real, nowhere).unwrap_err().to_string();
     assert!(
         error.starts_with("linux.resources.blockIO.throttleReadBpsDevice[0]: "),
@@ -289,8 +289,8 @@ fn cpu_quota_throttles() {
         return;
     };
     let real = Real::new(&hierarchy, "throttle");
-    apply(&real, r#"{"cpu":{"quota":1000,"period":100000}}"#).unwrap();
-    assert!(run(&real, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done").success());
+    apply(&real, r#"{"cpu":{"quota":10000,"period":100000}}"#).unwrap();
+    assert!(run(&real, "i=0; while [ $i -lt 4000 ]; do i=$((i+1)); done").success());
     let cpu = real.0.stats().unwrap().cpu;
     assert!(cpu.throttling.throttled_periods > 0 && cpu.throttling.throttled_time > 0);
     assert!(cpu.usage.total > 0);
