@@ -1,6 +1,6 @@
 //! Writing settings to a cgroup, its device filter included.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Result, anyhow, bail};
 use nix::errno::Errno;
@@ -14,8 +14,15 @@ const FILTER_NAME: &str = "runz_devices";
 
 impl Cgroup {
     /// Writes all settings, in their order, and attaches the device filter. The first failure
-    /// ends it; what was written before stays.
+    /// ends it; what was written before stays, so a new cgroup is then to be discarded.
     pub fn apply(&self, settings: &Settings) -> Result<()> {
+        self.apply_limits(settings)?;
+        self.apply_devices(settings)
+    }
+
+    /// The first half of [`apply`](Self::apply): what must be in force before a process of the
+    /// container is born.
+    pub fn apply_limits(&self, settings: &Settings) -> Result<()> {
         if let Some(check) = settings.check {
             self.refuse_if_below_usage(check)?;
         }
@@ -43,29 +50,38 @@ impl Cgroup {
                     .map_err(|errno| self.explain(earlier, errno))?;
             }
         }
+        Ok(())
+    }
+
+    /// The second half of [`apply`](Self::apply): only needed before the container's own code
+    /// runs, so it can be done while init is at work.
+    pub fn apply_devices(&self, settings: &Settings) -> Result<()> {
         match &settings.devices {
             Some(filter) => self.attach_devices(filter),
             None => Ok(()),
         }
     }
 
-    /// Attaches the device filter, in place of the one that may be there.
+    /// Loads the device filter and attaches it, in place of the one that may be there.
     pub fn attach_devices(&self, filter: &Filter) -> Result<()> {
-        match self.replace_filter(filter) {
-            Err(_) if filter.optional => Ok(()),
-            Err((action, errno)) => {
+        let attached = bpf::load(&filter.program, FILTER_NAME)
+            .map_err(|errno| ("load", errno))
+            .and_then(|program| self.attach_program(program.as_fd()));
+        match attached {
+            Err((action, errno)) if !filter.optional => {
                 let what = format_args!("linux.resources.devices: {action} device filter");
                 Err(failed(
                     format_args!("{what} of cgroup {}", self.path.display()),
                     errno,
                 ))
             }
-            Ok(()) => Ok(()),
+            _ => Ok(()),
         }
     }
 
-    fn replace_filter(&self, filter: &Filter) -> Result<(), (&'static str, Errno)> {
-        let new = bpf::load(&filter.program, FILTER_NAME).map_err(|errno| ("load", errno))?;
+    /// Attaches a device filter that is loaded already, as [`attach_devices`](Self::attach_devices)
+    /// does. The error says at what, and the errno.
+    pub fn attach_program(&self, new: BorrowedFd) -> Result<(), (&'static str, Errno)> {
         let mut old = Vec::new();
         // A cgroup that was made here has no filter yet.
         if !self.is_new() {
@@ -81,13 +97,13 @@ impl Cgroup {
         }
         // In place, so that no access falls between the old filter and the new one.
         if let [only] = old.as_slice() {
-            match bpf::attach(self.dir(), new.as_fd(), Some(only.as_fd())) {
+            match bpf::attach(self.dir(), new, Some(only.as_fd())) {
                 // Somebody else has replaced it since.
                 Err(Errno::ENOENT | Errno::EINVAL) => {}
                 result => return result.map_err(|errno| ("replace", errno)),
             }
         }
-        bpf::attach(self.dir(), new.as_fd(), None).map_err(|errno| ("attach", errno))?;
+        bpf::attach(self.dir(), new, None).map_err(|errno| ("attach", errno))?;
         for program in old {
             match bpf::detach(self.dir(), program.as_fd()) {
                 Ok(()) | Err(Errno::ENOENT) => {}
@@ -95,6 +111,29 @@ impl Cgroup {
             }
         }
         Ok(())
+    }
+
+    /// Writes settings to a cgroup in use: all of them, or, after a failure, none.
+    pub(super) fn change(&self, settings: &Settings) -> Result<()> {
+        let mut before: Vec<(&str, String)> = Vec::new();
+        for write in &settings.writes {
+            // Files with a line for each device (`8:0 rbps=max`) do not take back what they show.
+            if let Ok(text) = self.read(&write.file)
+                && !text.contains('=')
+                && text.lines().count() <= 1
+                && !before.iter().any(|(file, _)| *file == write.file)
+            {
+                before.push((&write.file, text));
+            }
+        }
+        let result = self.apply(settings);
+        if result.is_err() {
+            for (file, text) in before.iter().rev() {
+                // The failure to tell is the first.
+                let _ = self.write(file, if text.is_empty() { "\n" } else { text });
+            }
+        }
+        result
     }
 
     fn set(&self, write: &Write) -> Result<(), Errno> {

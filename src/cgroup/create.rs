@@ -15,13 +15,12 @@ use nix::unistd::mkdir;
 use super::{Cgroup, Hierarchy, Request, Settings, failed, hierarchy, settings};
 
 /// Makes the cgroup with the cgroupfs driver; see [`super::Driver::create`].
-pub(super) fn for_container(request: &Request) -> Result<Option<Cgroup>> {
-    let hierarchy = Hierarchy::find(request.cgroups_path)?;
-    let path = hierarchy::path(&hierarchy, request.cgroups_path, request.id);
+pub(super) fn for_container(hierarchy: &Hierarchy, request: &Request) -> Result<Option<Cgroup>> {
+    let path = hierarchy::path(hierarchy, request.cgroups_path, request.id);
     let without_path = request
         .cgroups_path
         .is_none_or(|path| path.as_os_str().is_empty());
-    match Cgroup::create(&hierarchy, &path, request.settings) {
+    match Cgroup::create(hierarchy, &path, request.settings) {
         Ok(cgroup) => {
             let shared = request.rootless && without_path;
             match cgroup.refuse_if_used(shared) {
@@ -48,7 +47,8 @@ impl Cgroup {
     /// Makes the directory `path` and what is missing above it. On failure the directories made
     /// are removed again.
     pub fn create(hierarchy: &Hierarchy, path: &Path, settings: &Settings) -> Result<Cgroup> {
-        if !path.starts_with(&hierarchy.mount) {
+        // Nor the root itself, which would be frozen, killed and removed with the container.
+        if !path.starts_with(&hierarchy.mount) || path == hierarchy.mount {
             bail!(
                 "cgroup {}: not below {}",
                 path.display(),

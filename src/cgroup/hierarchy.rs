@@ -41,19 +41,32 @@ impl Hierarchy {
         let own = if cgroups_path.is_some_and(Path::is_absolute) {
             String::new()
         } else {
-            let file = std::fs::File::open("/proc/self/cgroup");
-            let file = file.context("open /proc/self/cgroup")?;
-            let text = read_all(file.as_fd())
-                .map_err(|errno| failed(format_args!("read /proc/self/cgroup"), errno))?;
-            own(&text)
-                .context("/proc/self/cgroup has no line for cgroup v2")?
-                .to_owned()
+            of_process("self")?
         };
         Ok(Hierarchy {
             mount: PathBuf::from(mount),
             own,
         })
     }
+}
+
+impl Hierarchy {
+    /// The directory of the cgroup that a process is in now. It need not be its container's: init
+    /// may have moved below it (then nothing else can be put into the container's cgroup, EBUSY).
+    pub fn cgroup_of(&self, pid: i32) -> Result<PathBuf> {
+        Ok(self
+            .mount
+            .join(clean(Path::new(&of_process(&pid.to_string())?))))
+    }
+}
+
+fn of_process(process: &str) -> Result<String> {
+    let path = format!("/proc/{process}/cgroup");
+    let file = std::fs::File::open(&path).with_context(|| format!("open {path}"))?;
+    let text =
+        read_all(file.as_fd()).map_err(|errno| failed(format_args!("read {path}"), errno))?;
+    let own = own(&text).with_context(|| format!("{path} has no line for cgroup v2"))?;
+    Ok(own.to_owned())
 }
 
 /// The v2 cgroup in the text of a `/proc/PID/cgroup`: the line that starts with `0::`.

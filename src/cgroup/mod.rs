@@ -62,7 +62,7 @@ impl Driver {
     /// The settings are not yet written: see [`Cgroup::apply`].
     pub fn create(self, request: &Request) -> Result<Option<Cgroup>> {
         match self {
-            Driver::Fs => create::for_container(request),
+            Driver::Fs => create::for_container(&Hierarchy::find(request.cgroups_path)?, request),
             Driver::Systemd => bail!("the systemd cgroup driver is not yet in this build"),
             Driver::None => match request.settings.writes.first() {
                 // Device rules may stand: engines send them always, and they are no resource.
@@ -200,3 +200,5 @@ fn read_all(file: BorrowedFd) -> Result<String, Errno> {
 mod controller_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tree_tests;

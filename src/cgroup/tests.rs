@@ -1,10 +1,9 @@
-//! Writing to fake trees (plain directories), and real cgroups where the tests run as root.
+//! Real cgroups, where the tests run as root; and what the other tests are made of.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::settings::{Check, Mode, Purpose, Write};
+use super::settings::Purpose;
 use super::*;
 
 /// A directory of its own for one test, removed at the end.
@@ -26,7 +25,7 @@ impl Tree {
         Cgroup::open(&self.0).unwrap()
     }
 
-    fn text(&self, file: &str) -> String {
+    pub(super) fn text(&self, file: &str) -> String {
         fs::read_to_string(self.0.join(file)).unwrap()
     }
 }
@@ -49,203 +48,6 @@ pub(super) fn decide(json: &str, purpose: Purpose) -> Settings {
         devices: None,
         ..super::settings(&resources, &context).unwrap()
     }
-}
-
-fn apply(tree: &Tree, json: &str, purpose: Purpose) -> Result<()> {
-    tree.open().apply(&decide(json, purpose))
-}
-
-#[test]
-fn values_reach_their_files() {
-    let tree = Tree::new(&[
-        ("memory.max", ""),
-        ("pids.max", ""),
-        ("cgroup.controllers", ""),
-    ]);
-    let json = r#"{"memory":{"limit":1000,"swap":1000},"pids":{"limit":5}}"#;
-    apply(&tree, json, Purpose::Create).unwrap();
-    assert_eq!(tree.text("memory.max"), "1000");
-    assert_eq!(tree.text("pids.max"), "5");
-}
-
-#[test]
-fn io_weight_is_used_without_bfq() {
-    let json = r#"{"blockIO":{"weight":750}}"#;
-    let iocost = Tree::new(&[("io.weight", "")]);
-    apply(&iocost, json, Purpose::Create).unwrap();
-    assert_eq!(iocost.text("io.weight"), "7475");
-    let both = Tree::new(&[("io.weight", ""), ("io.bfq.weight", "")]);
-    apply(&both, json, Purpose::Create).unwrap();
-    assert_eq!(
-        (both.text("io.weight"), both.text("io.bfq.weight")),
-        ("".into(), "750".into())
-    );
-}
-
-#[test]
-fn a_period_alone_keeps_the_quota() {
-    let tree = Tree::new(&[("cpu.max", "50000 100000\n")]);
-    apply(&tree, r#"{"cpu":{"period":20000}}"#, Purpose::Update).unwrap();
-    assert!(tree.text("cpu.max").starts_with("50000 20000"));
-}
-
-#[test]
-fn failures_name_setting_file_and_cause() {
-    let tree = Tree::new(&[("cgroup.controllers", "cpu pids\n")]);
-    let at = tree.0.display().to_string();
-    let table = [
-        (
-            r#"{"memory":{"limit":1000}}"#,
-            format!(
-                "linux.resources.memory.limit: controller \"memory\" not available in cgroup {at}"
-            ),
-        ),
-        (
-            r#"{"memory":{"limit":1000,"swap":2000}}"#,
-            format!(
-                "linux.resources.memory.swap: controller \"memory\" not available in cgroup {at}"
-            ),
-        ),
-        (
-            r#"{"pids":{"limit":5}}"#,
-            format!(
-                "linux.resources.pids.limit: write \"5\" to {at}/pids.max: no such file or directory (ENOENT)"
-            ),
-        ),
-        (
-            r#"{"blockIO":{"weightDevice":[{"major":8,"minor":0,"weight":10}]}}"#,
-            format!(
-                "linux.resources.blockIO.weightDevice[0].weight: controller \"io\" not available in cgroup {at}"
-            ),
-        ),
-        (
-            r#"{"unified":{"memory.high":"1"}}"#,
-            "unified resource \"memory.high\" can't be set: controller \"memory\" not available"
-                .into(),
-        ),
-        (
-            r#"{"unified":{"cgroup.nope":"1\n"}}"#,
-            format!(
-                "linux.resources.unified[\"cgroup.nope\"]: write \"1\" to {at}/cgroup.nope: no such file or directory (ENOENT)"
-            ),
-        ),
-    ];
-    for (json, expected) in table {
-        let error = apply(&tree, json, Purpose::Create).unwrap_err();
-        assert_eq!(format!("{error:#}"), expected);
-    }
-}
-
-#[test]
-fn a_file_that_is_a_link_is_not_followed() {
-    let tree = Tree::new(&[("victim", "old")]);
-    std::os::unix::fs::symlink(tree.0.join("victim"), tree.0.join("pids.max")).unwrap();
-    let error = apply(&tree, r#"{"pids":{"limit":5}}"#, Purpose::Create).unwrap_err();
-    assert!(error.to_string().ends_with("(ELOOP)"), "{error}");
-    assert_eq!(tree.text("victim"), "old");
-}
-
-#[test]
-fn a_limit_below_usage_is_refused_when_asked_for() {
-    let tree = Tree::new(&[("memory.max", "old"), ("memory.current", "5000\n")]);
-    let error = |json| apply(&tree, json, Purpose::Update).unwrap_err().to_string();
-    assert_eq!(
-        error(r#"{"memory":{"limit":5000,"checkBeforeUpdate":true}}"#),
-        "rejecting memory limit 5000 <= usage 5000"
-    );
-    assert_eq!(
-        error(r#"{"memory":{"limit":4000,"swap":4500,"checkBeforeUpdate":true}}"#),
-        "rejecting memory+swap limit 4500 <= usage 5000"
-    );
-    assert_eq!(tree.text("memory.max"), "old");
-    let enough = r#"{"memory":{"limit":5001,"checkBeforeUpdate":true}}"#;
-    apply(&tree, enough, Purpose::Update).unwrap();
-    assert_eq!(tree.text("memory.max"), "5001");
-    // Nothing to compare with.
-    fs::remove_file(tree.0.join("memory.current")).unwrap();
-    let settings = Settings {
-        check: Some(Check { limit: 1, swap: 0 }),
-        ..Settings::default()
-    };
-    tree.open().apply(&settings).unwrap();
-}
-
-#[test]
-fn controllers_are_switched_on_where_they_are_missing() {
-    let files = [
-        ("cgroup.controllers", "cpu io memory\n"),
-        ("cgroup.subtree_control", "cpu\n"),
-    ];
-    let tree = Tree::new(&files);
-    let hierarchy = Hierarchy {
-        mount: tree.0.clone(),
-        own: String::new(),
-    };
-    let create =
-        |path: &str| Cgroup::create(&hierarchy, &tree.0.join(path), &Settings::default()).unwrap();
-    // The parent was there: nothing is looked at until it must be.
-    let cgroup = create("a");
-    assert_eq!(tree.text("cgroup.subtree_control"), "cpu\n");
-    // Which is when a file is missing, though it may be.
-    let swap = decide(r#"{"memory":{"swap":-1}}"#, Purpose::Create);
-    cgroup.apply(&swap).unwrap();
-    assert_eq!(tree.text("cgroup.subtree_control"), "+io +memory");
-    cgroup.discard();
-    // Or when the parent is new.
-    fs::write(tree.0.join("cgroup.subtree_control"), "cpu io\n").unwrap();
-    create("b/c").discard();
-    assert_eq!(tree.text("cgroup.subtree_control"), "+memory");
-    assert!(!tree.0.join("b").exists());
-    // All there: left alone.
-    fs::write(tree.0.join("cgroup.subtree_control"), "cpu memory io\n").unwrap();
-    create("b/c").discard();
-    assert_eq!(tree.text("cgroup.subtree_control"), "cpu memory io\n");
-}
-
-#[test]
-fn a_threaded_subtree_takes_only_threaded_controllers() {
-    let files = [
-        ("cgroup.controllers", "cpu memory pids\n"),
-        ("cgroup.subtree_control", ""),
-    ];
-    let tree = Tree::new(&files);
-    let hierarchy = Hierarchy {
-        mount: tree.0.clone(),
-        own: String::new(),
-    };
-    let (parent, path) = (tree.0.join("a"), tree.0.join("a/b/c"));
-    fs::create_dir(&parent).unwrap();
-    let at = parent.display();
-    let memory = decide(r#"{"memory":{"limit":1}}"#, Purpose::Create);
-    let pids = decide(r#"{"pids":{"limit":1}}"#, Purpose::Create);
-    let set_type = |kind: &str| fs::write(parent.join("cgroup.type"), kind).unwrap();
-    let error = || {
-        Cgroup::create(&hierarchy, &path, &memory)
-            .unwrap_err()
-            .to_string()
-    };
-
-    set_type("domain invalid\n");
-    assert_eq!(
-        error(),
-        format!(
-            "cannot enter cgroupv2 \"{at}\" with domain controllers -- it is in an invalid state"
-        )
-    );
-    assert!(!parent.join("b").exists());
-    set_type("threaded\n");
-    assert_eq!(
-        error(),
-        format!("cannot enter cgroupv2 \"{at}\" with domain controllers -- it is in threaded mode")
-    );
-    set_type("domain invalid\n");
-    Cgroup::create(&hierarchy, &path, &pids).unwrap().discard();
-    assert_eq!(tree.text("a/cgroup.type"), "threaded");
-    set_type("domain\n");
-    Cgroup::create(&hierarchy, &path, &memory)
-        .unwrap()
-        .discard();
-    assert_eq!(tree.text("a/cgroup.type"), "domain\n");
 }
 
 /// The hierarchy of this machine, or `None` where the test cannot run.
@@ -358,6 +160,7 @@ fn processes_are_frozen_thawed_and_killed() {
     let mut child = real.sleeper();
     let path = real.0.path.clone();
     assert_eq!(real.0.pids().unwrap(), [child.id() as i32]);
+    assert_eq!(hierarchy.cgroup_of(child.id() as i32).unwrap(), path);
     assert!(!freeze::is_frozen(&path).unwrap());
     real.0.freeze().unwrap();
     assert!(real.0.is_frozen().unwrap() && freeze::is_frozen(&path).unwrap());

@@ -148,7 +148,8 @@ fn known(key: &str) -> Option<&'static str> {
 }
 
 impl Cgroup {
-    /// Brings the resources to bear on a running container. Returns sentences for the log.
+    /// Brings the resources to bear on a running container: all of them, or, on failure, none.
+    /// Returns sentences for the log.
     ///
     /// `memory.swap` is memory and swap together, so without a new `memory.limit` the one in force
     /// is reckoned with.
@@ -177,7 +178,7 @@ impl Cgroup {
                 .check
                 .map(|check| super::settings::Check { limit: 0, ..check });
         }
-        self.apply(&settings)?;
+        self.change(&settings)?;
         Ok(settings.warnings)
     }
 
