@@ -67,6 +67,7 @@ pub fn program(rules: &Rules) -> Result<Vec<sock_filter>> {
     let mut code = Code {
         reversed: Vec::with_capacity(1024),
         returns: Vec::new(),
+        tries: Vec::new(),
         default: rules.default,
     };
     let i386 = match &rules.i386 {
@@ -181,19 +182,33 @@ fn push<'a>(segments: &mut Vec<Segment<'a>>, start: u32, outcome: Outcome<'a>) {
 }
 
 fn same(a: Outcome<'_>, b: Outcome<'_>) -> bool {
-    matches!((a, b), (Outcome::Return(a), Outcome::Return(b)) if a == b)
+    match (a, b) {
+        (Outcome::Return(a), Outcome::Return(b)) => a == b,
+        (Outcome::Try(a), Outcome::Try(b)) => alike(a, b),
+        _ => false,
+    }
+}
+
+/// Whether the rules are the same but for the number they are for.
+fn alike(a: &[Rule], b: &[Rule]) -> bool {
+    a.len() == b.len()
+        && (a.iter().zip(b))
+            .all(|(a, b)| (a.action, a.wide) == (b.action, b.wide) && a.conditions == b.conditions)
 }
 
 /// A program being written, last instruction first. A position in `reversed`
 /// serves as label: it stays what it is, whatever comes before it.
-struct Code {
+struct Code<'a> {
     reversed: Vec<sock_filter>,
     /// Where the nearest return of each value is.
     returns: Vec<(u32, usize)>,
+    /// Where rules have been written: one entry of a profile often is for many
+    /// system calls, and always for all ABIs.
+    tries: Vec<(&'a [Rule], usize)>,
     default: u32,
 }
 
-impl Code {
+impl<'a> Code<'a> {
     fn push(&mut self, code: u16, jt: u8, jf: u8, k: u32) -> usize {
         self.reversed.push(sock_filter { code, jt, jf, k });
         self.reversed.len() - 1
@@ -234,7 +249,7 @@ impl Code {
 
     /// The search through `segments`, which are not empty, with the load of the
     /// number in front.
-    fn section(&mut self, segments: &[Segment<'_>]) -> Result<usize> {
+    fn section(&mut self, segments: &[Segment<'a>]) -> Result<usize> {
         // A node of the tree is a segment, or several of one outcome together
         // with the lone numbers between them.
         let mut nodes = Vec::with_capacity(segments.len());
@@ -256,7 +271,7 @@ impl Code {
         Ok(self.push(LOAD, 0, 0, NR))
     }
 
-    fn search(&mut self, nodes: &[&[Segment<'_>]]) -> Result<usize> {
+    fn search(&mut self, nodes: &[&[Segment<'a>]]) -> Result<usize> {
         if let [node] = nodes {
             return self.node(node);
         }
@@ -268,26 +283,31 @@ impl Code {
         Ok(self.branch(AT_LEAST, high[0][0].start, yes, no))
     }
 
-    fn node(&mut self, segments: &[Segment<'_>]) -> Result<usize> {
+    fn node(&mut self, segments: &[Segment<'a>]) -> Result<usize> {
         let mut no = self.outcome(segments[0].outcome)?;
         for lone in segments.iter().skip(1).step_by(2).rev() {
             let yes = self.outcome(lone.outcome)?;
             no = self.near(no);
+            let yes = self.near(yes);
             no = self.branch(EQUAL, lone.start, yes, no);
         }
         Ok(no)
     }
 
-    fn outcome(&mut self, outcome: Outcome<'_>) -> Result<usize> {
+    fn outcome(&mut self, outcome: Outcome<'a>) -> Result<usize> {
         let rules = match outcome {
             Outcome::Return(value) => return Ok(self.ret(value)),
             Outcome::Try(rules) => rules,
         };
+        if let Some(written) = self.tries.iter().find(|(other, _)| alike(other, rules)) {
+            return Ok(written.1);
+        }
         let mut label = self.push(RETURN, 0, 0, self.default);
         for rule in rules.iter().rev() {
             self.push(RETURN, 0, 0, rule.action);
             label = self.conditions(rule)?;
         }
+        self.tries.push((rules, label));
         Ok(label)
     }
 

@@ -14,10 +14,10 @@
 //! libseccomp would refuse the profile.
 
 mod emit;
-#[cfg(test)]
-mod interpreter;
-#[cfg(test)]
-mod meaning;
+#[cfg(any(test, fuzzing))]
+pub mod interpreter;
+#[cfg(any(test, fuzzing))]
+pub mod meaning;
 mod rules;
 mod syscall;
 mod table;

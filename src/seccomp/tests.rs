@@ -380,6 +380,32 @@ fn too_large() {
     );
 }
 
+#[test]
+fn long_jumps_and_shared_rules() {
+    // A thousand conditions between the ends of the tree, each for three calls.
+    let entries: Vec<Value> = (0..200)
+        .map(|i| {
+            json!({"names": ["ioctl", "fcntl", "prctl"], "action": "SCMP_ACT_LOG",
+                "args": [{"index": 1, "value": i, "op": "SCMP_CMP_EQ"}]})
+        })
+        .collect();
+    let program = checked(&profile(json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+        "syscalls": entries
+    })));
+    assert!(
+        program.filter.len() < 200 * 8 + 60,
+        "{}",
+        program.filter.len()
+    );
+    assert_eq!(
+        verdict(&program, X86_64, libc::SYS_ioctl as u32, &[0, 199]),
+        0x7ffc_0000
+    );
+    assert_eq!(verdict(&program, I386, 172, &[0, 200]), ERRNO | 1);
+}
+
 /// xorshift64*, for profiles that are the same on every run.
 struct Random(u64);
 
