@@ -1,6 +1,12 @@
 //! What this machine is, as far as plans depend on it. Looked at once; cheap, since every create
 //! pays for it: anything dear is looked up only when a config asks for it.
 
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use crate::sys::{cred, process};
+
 /// Facts about the machine and the caller.
 pub struct Host {
     /// Effective uid of the caller.
@@ -15,8 +21,70 @@ pub struct Host {
     pub apparmor: bool,
     /// SELinux is enabled.
     pub selinux: bool,
-    /// `/proc/kcore` exists.
-    pub kcore: bool,
     /// `/proc/self/setgroups` says `deny`: looked at only inside a user namespace.
     pub setgroups_denied: bool,
+}
+
+/// The map of the initial user namespace (user_namespaces(7)).
+const WHOLE: [&str; 3] = ["0", "0", "4294967295"];
+
+impl Host {
+    /// Looks. `labels`: whether a config names an LSM's label, so that the LSMs matter.
+    pub fn look(labels: bool) -> Host {
+        let (euid, egid) = cred::effective_ids();
+        let in_user_namespace = in_user_namespace();
+        let denied = || fs::read_to_string("/proc/self/setgroups").is_ok_and(|t| t.trim() == "deny");
+        Host {
+            euid,
+            egid,
+            in_user_namespace,
+            last_capability: last_capability(),
+            apparmor: labels && apparmor(),
+            selinux: labels && fs::exists("/sys/fs/selinux/enforce").unwrap_or(false),
+            setgroups_denied: in_user_namespace && denied(),
+        }
+    }
+}
+
+/// Whether the caller is in a user namespace other than the initial one.
+pub fn in_user_namespace() -> bool {
+    // Without user namespaces in the kernel there is no such file.
+    fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| !map.split_whitespace().eq(WHOLE))
+}
+
+fn apparmor() -> bool {
+    fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with('Y'))
+        && fs::exists("/sys/kernel/security/apparmor").unwrap_or(false)
+}
+
+/// The kernel says EINVAL to the first number that it doesn't know (PR_CAPBSET_READ).
+fn last_capability() -> u32 {
+    // CAP_CHECKPOINT_RESTORE, of Linux 5.9, is where nearly every kernel ends.
+    let mut last = 40;
+    while last < 63 && process::in_bounding_set(last + 1).is_ok() {
+        last += 1;
+    }
+    last
+}
+
+/// What `/proc/PID/stat` says: the state's letter and the start time in clock ticks since boot
+/// (proc_pid_stat(5), fields 3 and 22). `None`: there is no such process.
+pub fn process_stat(pid: i32) -> Result<Option<(u8, u64)>> {
+    let text = match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(text) => text,
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
+        Err(e) => return Err(e).with_context(|| format!("read /proc/{pid}/stat")),
+    };
+    let parsed = || {
+        // The name, in parentheses, may hold anything.
+        let end = text.iter().rposition(|b| *b == b')')?;
+        let rest = std::str::from_utf8(text.get(end + 2..)?).ok()?;
+        let mut fields = rest.split(' ');
+        let state = *fields.next()?.as_bytes().first()?;
+        Some((state, fields.nth(18)?.parse().ok()?))
+    };
+    parsed()
+        .map(Some)
+        .with_context(|| format!("/proc/{pid}/stat: not understood"))
 }

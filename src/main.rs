@@ -1,36 +1,75 @@
-//! runz: an OCI container runtime.
-
-#[allow(dead_code)]
-#![allow(dead_code)]
+//! runz: an OCI container runtime that starts containers faster than any other.
+//!
+//! ```text
+//! argv ──cli──▶ Command ─┐
+//! config.json ─bundle──▶ Spec ─┼─plan──▶ Plan ──launch──▶ init (child) ──▶ execve
+//! /proc,/sys ──host──▶ Host ─┘             │
+//!                                          └──store──▶ Record (state.json)
+//! ```
+//!
+//! `plan` and `seccomp` decide and are pure; `launch` acts in the parent, `init` in the child; `sys`
+//! has all the `unsafe`. README, "How it works", tells more.
 
 mod bundle;
 mod cgroup;
-mod host;
-mod plan;
-mod seccomp;
-#[allow(dead_code, unused_imports)] // until the verbs use it
-mod cgroup;
-mod sys;
 mod cli;
 mod cmd;
+mod hooks;
+mod host;
+mod init;
+mod launch;
 mod log;
+mod net;
+mod notify;
+mod plan;
+mod rdt;
+mod seccomp;
+mod status;
+mod store;
+mod sys;
+mod trace;
 
-fn main() {
-    match cli::parse(std::env::args_os()) {
-        cli::Parsed::Run(_, cli::Command::Completion(options)) => {
-            let _ = cmd::completion::completion(&options);
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use cli::Parsed;
+use log::Log;
+
+fn main() -> ExitCode {
+    let (global, command) = match cli::parse(std::env::args_os()) {
+        Parsed::Run(global, command) => (global, command),
+        Parsed::Exit { stdout } => {
+            let _ = std::io::stdout().write_all(stdout.as_bytes());
+            return ExitCode::SUCCESS;
         }
-        cli::Parsed::Run(global, command) => println!("{global:?} {command:?}"),
-        cli::Parsed::Exit { stdout } => print!("{stdout}"),
-        cli::Parsed::Refused {
+        Parsed::Refused {
+            global,
             stdout,
             message,
             code,
-            ..
         } => {
-            print!("{stdout}");
-            eprintln!("runz: {message}");
-            std::process::exit(code.into());
+            let _ = std::io::stdout().write_all(stdout.as_bytes());
+            Log::open(&global)
+                .unwrap_or_else(|_| Log::stderr())
+                .fail(&message);
+            return ExitCode::from(code);
+        }
+    };
+    let log = match Log::open(&global) {
+        Ok(log) => log,
+        Err(error) => {
+            Log::stderr().fail(&log::sentence(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    match cmd::run(&global, &command, &log) {
+        Ok(code) => {
+            log.release();
+            ExitCode::from(code)
+        }
+        Err(error) => {
+            log.fail(&log::sentence(&error));
+            ExitCode::from(cmd::failure(&command))
         }
     }
 }

@@ -1,6 +1,6 @@
-/* What hack/bench/seccomp.rs measures, for libseccomp: compiling a profile,
+/* What hack/benchmark/seccomp.rs measures, for libseccomp: compiling a profile,
  * loading the filter, and a system call under it. Built and run by
- * hack/bench/seccomp, which also makes the input, a line for each
+ * hack/benchmark/seccomp, which also makes the input, a line for each
  *
  *   default ACTION
  *   arch TOKEN

@@ -1,5 +1,5 @@
 //! Measures `seccomp::compile`, and what its program costs: to load, and on
-//! every system call. Run by hack/bench/seccomp, beside libseccomp.c, which does
+//! every system call. Run by hack/benchmark/seccomp, beside libseccomp.c, which does
 //! the same with the same profile. Prints a JSON object.
 
 #![allow(dead_code, unsafe_code)]

@@ -12,15 +12,18 @@ use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::mkdir;
 
-use super::{Cgroup, Hierarchy, Request, Settings, failed, hierarchy, settings};
+use super::{Cgroup, Hierarchy, Request, Settings, failed, settings};
 
-/// Makes the cgroup with the cgroupfs driver; see [`super::Driver::create`].
-pub(super) fn for_container(hierarchy: &Hierarchy, request: &Request) -> Result<Option<Cgroup>> {
-    let path = hierarchy::path(hierarchy, request.cgroups_path, request.id);
+/// Makes the cgroup with the cgroupfs driver; see [`super::Place::create`].
+pub(super) fn for_container(
+    hierarchy: &Hierarchy,
+    path: &Path,
+    request: &Request,
+) -> Result<Option<Cgroup>> {
     let without_path = request
         .cgroups_path
         .is_none_or(|path| path.as_os_str().is_empty());
-    match Cgroup::create(hierarchy, &path, request.settings) {
+    match Cgroup::create(hierarchy, path, request.settings) {
         Ok(cgroup) => {
             let shared = request.rootless && without_path;
             match cgroup.refuse_if_used(shared) {

@@ -56,13 +56,22 @@ pub struct Request<'a> {
     pub rootless: bool,
 }
 
+/// Where the cgroup of a container is to be; nothing is made yet.
+#[derive(Debug)]
+pub struct Place {
+    hierarchy: Hierarchy,
+    path: PathBuf,
+}
+
 impl Driver {
-    /// Makes the cgroup of a new container. `None`: the container gets no cgroup of its own.
-    ///
-    /// The settings are not yet written: see [`Cgroup::apply`].
-    pub fn create(self, request: &Request) -> Result<Option<Cgroup>> {
+    /// Finds the place of a new container's cgroup. `None`: it gets none of its own.
+    pub fn place(self, request: &Request) -> Result<Option<Place>> {
         match self {
-            Driver::Fs => create::for_container(&Hierarchy::find(request.cgroups_path)?, request),
+            Driver::Fs => {
+                let hierarchy = Hierarchy::find(request.cgroups_path)?;
+                let path = hierarchy::path(&hierarchy, request.cgroups_path, request.id);
+                Ok(Some(Place { hierarchy, path }))
+            }
             Driver::Systemd => bail!("the systemd cgroup driver is not yet in this build"),
             Driver::None => match request.settings.writes.first() {
                 // Device rules may stand: engines send them always, and they are no resource.
@@ -70,6 +79,21 @@ impl Driver {
                 Some(write) => bail!("{}: cgroups are disabled", write.json),
             },
         }
+    }
+}
+
+impl Place {
+    /// The cgroup's directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the cgroup. `None`: there is no permission, and a rootless container asks for nothing
+    /// that needs one.
+    ///
+    /// The settings are not yet written: see [`Cgroup::apply`].
+    pub fn create(&self, request: &Request) -> Result<Option<Cgroup>> {
+        create::for_container(&self.hierarchy, &self.path, request)
     }
 }
 

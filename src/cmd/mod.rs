@@ -1,5 +1,128 @@
 //! The verbs, one a file.
 
 pub mod completion;
+mod create;
+mod delete;
+mod events;
+mod exec;
 pub mod features;
+mod kill;
+mod list;
+mod pause;
+mod ps;
+mod run;
 pub mod spec;
+mod start;
+mod state;
+mod update;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+use crate::cli::{Caller, CgroupManager, Command, Global, Root};
+use crate::log::Log;
+use crate::trace::Trace;
+use crate::{cgroup, host, sys};
+
+/// What every verb is given.
+pub struct Context<'a> {
+    /// The global flags.
+    pub global: &'a Global,
+    /// The state root.
+    pub root: Root,
+    /// Errors of cgroup permissions are forgiven.
+    pub rootless: bool,
+    /// Who makes the cgroups.
+    pub driver: cgroup::Driver,
+    /// Where messages go.
+    pub log: &'a Log,
+    /// Where times go.
+    pub trace: Trace,
+    /// The caller's working directory.
+    pub cwd: PathBuf,
+}
+
+/// Does what `command` says; its exit code.
+pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
+    match command {
+        Command::Completion(options) => return completion::completion(options).map(|()| 0),
+        Command::Spec(options) => {
+            let (uid, gid) = sys::cred::effective_ids();
+            return spec::spec(options, uid, gid).map(|()| 0);
+        }
+        Command::Features(_) => return features::print().map(|()| 0),
+        _ => {}
+    }
+    let c = context(global, log)?;
+    let code = match command {
+        Command::Create(options) => create::create(&c, options)
+            .with_context(|| format!("runc create failed: create {:?}", options.id)),
+        Command::Run(options) => run::run(&c, options)
+            .with_context(|| format!("runc run failed: run {:?}", options.create.id)),
+        Command::Exec(options) => {
+            exec::exec(&c, options).with_context(|| format!("exec failed: exec {:?}", options.id))
+        }
+        Command::Start(options) => start::start(&c, options).with_context(|| verb("start", &options.id)),
+        Command::Kill(options) => kill::kill(&c, options).with_context(|| verb("kill", &options.id)),
+        Command::Delete(options) => {
+            delete::delete(&c, options).with_context(|| verb("delete", &options.id))
+        }
+        Command::State(options) => state::state(&c, options).with_context(|| verb("state", &options.id)),
+        Command::List(options) => list::list(&c, options),
+        Command::Ps(options) => ps::ps(&c, options).with_context(|| verb("ps", &options.id)),
+        Command::Pause(options) => {
+            pause::pause(&c, &options.id).with_context(|| verb("pause", &options.id))
+        }
+        Command::Resume(options) => {
+            pause::resume(&c, &options.id).with_context(|| verb("resume", &options.id))
+        }
+        Command::Update(options) => {
+            update::update(&c, options).with_context(|| verb("update", &options.id))
+        }
+        Command::Events(options) => {
+            events::events(&c, options).with_context(|| verb("events", &options.id))
+        }
+        Command::Checkpoint(_) => Err(anyhow::anyhow!("checkpoint is not in this build")),
+        Command::Restore(_) => Err(anyhow::anyhow!("restore is not in this build")),
+        Command::Completion(_) | Command::Spec(_) | Command::Features(_) => Ok(0),
+    };
+    c.trace.write(code.is_ok())?;
+    code
+}
+
+fn verb(name: &str, id: &str) -> String {
+    format!("{name} {id:?}")
+}
+
+/// The exit code of a failure: 255 for `exec`, so that it differs from most programs' own.
+pub fn failure(command: &Command) -> u8 {
+    match command {
+        Command::Exec(_) => 255,
+        _ => 1,
+    }
+}
+
+fn context<'a>(global: &'a Global, log: &'a Log) -> Result<Context<'a>> {
+    let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    let caller = Caller {
+        euid: sys::cred::effective_ids().0,
+        in_userns: host::in_user_namespace(),
+        user: std::env::var_os("USER"),
+        xdg_runtime_dir: std::env::var_os("XDG_RUNTIME_DIR"),
+        cwd: cwd.clone(),
+    };
+    Ok(Context {
+        global,
+        root: global.root(&caller)?,
+        rootless: global.rootless_cgroups(&caller, || None),
+        driver: match global.cgroups() {
+            CgroupManager::Cgroupfs => cgroup::Driver::Fs,
+            CgroupManager::Systemd => cgroup::Driver::Systemd,
+            CgroupManager::Disabled => cgroup::Driver::None,
+        },
+        log,
+        trace: Trace::new(global.trace.as_deref()),
+        cwd,
+    })
+}

@@ -395,7 +395,7 @@ pub struct IdMaps {
 }
 
 /// One line of a uid_map or gid_map.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct IdMap {
     /// First id inside.
     pub container: u32,
@@ -693,7 +693,7 @@ pub struct Hooks {
 }
 
 /// One hook. `serde`, because the Record keeps those that run after `create`.
-#[derive(Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Hook {
     /// Absolute path of the program.
     pub path: String,

@@ -1,0 +1,477 @@
+//! `create`: everything up to the start barrier. The first half of `run`, too.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::Context;
+use crate::cgroup::Cgroup;
+use crate::launch::{self, Started, failed};
+use crate::plan::{self, MountKind, Options, Plan};
+use crate::store::{self, Container, Record};
+use crate::{bundle, cgroup, cli, hooks, host, log, sys};
+
+/// `create`.
+pub fn create(c: &Context, options: &cli::Create) -> Result<u8> {
+    let mut made = make(c, options, Kind::Create, None)?;
+    made.started.committed()?;
+    made.console.take().map_or(Ok(()), |_| Ok(0)).map(|_| 0)?;
+    Ok(0)
+}
+
+/// For what a container is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// With a start barrier.
+    Create,
+    /// To run at once; nobody waits for it.
+    RunDetached,
+    /// To run at once, with us as its parent.
+    RunForeground,
+}
+
+/// A container that exists, its init parked.
+pub struct Made {
+    /// Its init.
+    pub started: Started,
+    /// Its directory.
+    pub container: Container,
+    /// Its Record.
+    pub record: Record,
+    /// Its cgroup.
+    pub cgroup: Option<Cgroup>,
+    /// What was decided.
+    pub plan: Plan,
+    /// The master of its terminal, in the foreground.
+    pub console: Option<std::os::fd::OwnedFd>,
+}
+
+/// Makes a container. Whatever fails, nothing of it is left.
+pub fn make(
+    c: &Context,
+    options: &cli::Create,
+    kind: Kind,
+    signal_mask: Option<libc::sigset_t>,
+) -> Result<Made> {
+    c.trace.begin("bundle");
+    let resolve = |path: &Path| cli::absolute(&c.cwd, path);
+    let directory = match &options.bundle {
+        Some(path) => resolve(path),
+        None => c.cwd.clone(),
+    };
+    store::check_id(&options.id)?;
+    let bundle = bundle::load(&directory)?;
+    let spec = &bundle.spec;
+    let terminal = spec.process().as_ref().is_some_and(|p| p.terminal() == Some(true));
+    check_terminal(terminal, kind, options.console_socket.is_some())?;
+
+    c.trace.begin("plan");
+    let notify = std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty());
+    let labels = spec.linux().as_ref().is_some_and(|l| l.mount_label().is_some())
+        || spec.process().as_ref().is_some_and(|p| {
+            p.apparmor_profile().is_some() || p.selinux_label().is_some()
+        });
+    let host = host::Host::look(labels);
+    let state_directory = c.root.path.join(&options.id);
+    let plan_options = Options {
+        id: options.id.clone(),
+        bundle: directory.clone(),
+        no_pivot: options.no_pivot,
+        no_new_keyring: options.no_new_keyring,
+        preserve_fds: options.preserve_fds,
+        listen_fds: listen_fds(),
+        notify: notify.is_some().then(|| state_directory.join("notify")),
+        rootless: c.rootless,
+    };
+    let plan = plan::plan(spec, &plan_options, &host)?;
+    for warning in bundle.warnings.iter().chain(&plan.warnings) {
+        c.log.warn(warning);
+    }
+    for warning in &plan.resources.warnings {
+        c.log.warn(warning);
+    }
+    if let Some(seccomp) = &plan.seccomp {
+        for warning in &seccomp.warnings {
+            c.log.debug(warning);
+        }
+    }
+    check_rootfs(&plan)?;
+
+    c.trace.begin("reserve");
+    let container = store::reserve(&c.root, &options.id)?;
+    let result = build(c, options, kind, signal_mask, &container, spec, &plan, &directory, notify);
+    match result {
+        Ok((started, record, cgroup, console)) => Ok(Made {
+            started,
+            container,
+            record,
+            cgroup,
+            plan,
+            console,
+        }),
+        Err(error) => {
+            let _ = container.remove();
+            Err(error)
+        }
+    }
+}
+
+type Built = (
+    Started,
+    Record,
+    Option<Cgroup>,
+    Option<std::os::fd::OwnedFd>,
+);
+
+#[expect(clippy::too_many_arguments, reason = "one caller: the second half of `make`")]
+fn build(
+    c: &Context,
+    options: &cli::Create,
+    kind: Kind,
+    signal_mask: Option<libc::sigset_t>,
+    container: &Container,
+    spec: &oci_spec::runtime::Spec,
+    plan: &Plan,
+    bundle: &Path,
+    notify: Option<std::ffi::OsString>,
+) -> Result<Built> {
+    if notify.is_some() {
+        std::fs::create_dir(container.path().join("notify"))
+            .context("make the folder of the notify socket")?;
+    }
+    c.trace.begin("cgroup");
+    let request = cgroup::Request {
+        id: &options.id,
+        cgroups_path: plan.cgroups_path.as_deref(),
+        settings: &plan.resources,
+        rootless: c.rootless,
+    };
+    let place = c.driver.place(&request)?;
+    if let Some(place) = &place {
+        container.note_cgroup(place.path())?;
+    }
+    let cgroup = match &place {
+        Some(place) => place.create(&request)?,
+        None => None,
+    };
+    let mut ran_hooks = false;
+    let annotations = annotations(spec);
+    let bundle_text = bundle.to_string_lossy().into_owned();
+    let state = |status: &str, pid: i32| {
+        store::spec_state(&options.id, status, pid, &bundle_text, &annotations)
+    };
+    let mut record = record(c, options, spec, plan, &bundle_text, cgroup.as_ref(), notify);
+    let result = (|| {
+        if let Some(cgroup) = &cgroup {
+            cgroup.apply(&plan.resources)?;
+            if let Some((uid, gid)) = plan.delegate {
+                cgroup.delegate_chown(uid, gid)?;
+            }
+        }
+        if let Some(filter) = &plan.seccomp {
+            container.write("seccomp.bpf", filter_bytes(&filter.filter).as_slice())?;
+        }
+        let fifo = (kind == Kind::Create).then(|| container.fifo());
+        let started = launch::container(launch::Request {
+            plan,
+            cgroup: cgroup.as_ref(),
+            fifo: fifo.as_deref(),
+            signal_mask,
+            hooks: &mut |pid| {
+                ran_hooks = true;
+                let state = state("creating", pid);
+                hooks::run("prestart", &plan.hooks.prestart, &state, bundle)?;
+                hooks::run("createRuntime", &plan.hooks.create_runtime, &state, bundle)
+            },
+            state: &state,
+            meanwhile: &mut |pid| {
+                finish_record(&mut record, pid)?;
+                if let Some(cgroup) = &cgroup {
+                    cgroup.complete(&plan.resources)?;
+                }
+                container.prepare(&record)
+            },
+            trace: &c.trace,
+        })?;
+        match settle(c, options, kind, container, plan, started, &state) {
+            Ok(done) => Ok(done),
+            Err(error) => Err(error),
+        }
+    })();
+    match result {
+        Ok((started, console)) => Ok((started, record, cgroup, console)),
+        Err(error) => {
+            if let Some(cgroup) = cgroup {
+                let _ = cgroup.kill();
+                let _ = cgroup.remove();
+                cgroup.discard();
+            }
+            if ran_hooks {
+                let poststop = &plan.hooks.poststop;
+                if let Err(e) = hooks::run_all("poststop", poststop, &state("stopped", 0), bundle) {
+                    c.log.warn(log::sentence(&e));
+                }
+            }
+            Err(error.context("unable to start container process"))
+        }
+    }
+}
+
+/// What happens once init is parked: descriptors go where they were asked to go, and the Record is
+/// committed.
+fn settle(
+    c: &Context,
+    options: &cli::Create,
+    kind: Kind,
+    container: &Container,
+    plan: &Plan,
+    mut started: Started,
+    state: &dyn Fn(&str, i32) -> Vec<u8>,
+) -> Result<(Started, Option<std::os::fd::OwnedFd>)> {
+    c.trace.begin("settle");
+    let result = (|| {
+        let mut console = started.console.take();
+        if let (Some(path), Some(master)) = (&options.console_socket, &console) {
+            let path = cli::absolute(&c.cwd, path);
+            launch::hand_over("console socket", &path, b"/dev/ptmx", master.as_fd())?;
+            console = None;
+        }
+        if let Some(path) = &options.pidfd_socket {
+            let path = cli::absolute(&c.cwd, path);
+            launch::hand_over("pidfd socket", &path, b"standard", started.pidfd.as_fd())?;
+        }
+        if let Some(listener) = plan.seccomp.as_ref().and_then(|s| s.listener.as_ref()) {
+            launch::hand_over_listener(listener, &started, &state("creating", started.pid))?;
+        }
+        container.commit()?;
+        if let Some(path) = &options.pid_file {
+            write_pid_file(&cli::absolute(&c.cwd, path), started.pid)?;
+        }
+        Ok(console)
+    })();
+    match result {
+        Ok(console) => Ok((started, if kind == Kind::RunForeground { console } else { None })),
+        Err(error) => {
+            started.kill();
+            Err(error)
+        }
+    }
+}
+
+/// The rules of section 1.11: a terminal whose master nobody takes, or a socket that nothing is sent
+/// to, are mistakes.
+fn check_terminal(terminal: bool, kind: Kind, socket: bool) -> Result<()> {
+    let detached = kind != Kind::RunForeground;
+    ensure!(
+        !(detached && terminal && !socket),
+        "cannot allocate tty if runc will detach without setting console socket"
+    );
+    ensure!(
+        !socket || (detached && terminal),
+        "cannot use console socket if runc will not detach or allocate tty"
+    );
+    Ok(())
+}
+
+/// What the plan couldn't look at.
+fn check_rootfs(plan: &Plan) -> Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = Path::new(std::ffi::OsStr::from_bytes(plan.rootfs.as_bytes()));
+    let metadata = std::fs::metadata(path)
+        .map_err(|e| anyhow::Error::new(e).context(format!("root.path: invalid rootfs: {path:?}")))?;
+    if !metadata.is_dir() {
+        bail!("root.path: invalid rootfs: {path:?} is not a directory");
+    }
+    let real = std::fs::canonicalize(path)
+        .with_context(|| format!("root.path: invalid rootfs: {path:?}"))?;
+    ensure!(
+        real == path,
+        "root.path: invalid rootfs: {path:?} is not an absolute path, or a symlink"
+    );
+    Ok(())
+}
+
+/// LISTEN_FDS, if they are meant for us (sd_listen_fds(3)).
+fn listen_fds() -> u32 {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    match number("LISTEN_PID") {
+        Some(pid) if pid == std::process::id() => number("LISTEN_FDS").unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn annotations(spec: &oci_spec::runtime::Spec) -> BTreeMap<String, String> {
+    let given = spec.annotations().iter().flatten();
+    given.map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+/// A Record, but for what is known only when there is a process.
+fn record(
+    c: &Context,
+    options: &cli::Create,
+    spec: &oci_spec::runtime::Spec,
+    plan: &Plan,
+    bundle: &str,
+    cgroup: Option<&Cgroup>,
+    notify: Option<std::ffi::OsString>,
+) -> Record {
+    let annotations = annotations(spec);
+    let mut labels = vec![format!("bundle={bundle}")];
+    labels.extend(annotations.iter().map(|(k, v)| format!("{k}={v}")));
+    let names = launch::namespaces::NAMES;
+    let namespaces = names.iter().filter(|(flag, ..)| plan.namespaces.has(*flag));
+    let path_of = |flag: u64| {
+        let joined = plan.namespaces.join.iter().find(|j| j.kind == flag);
+        joined.map_or(String::new(), |j| j.path.to_string_lossy().into_owned())
+    };
+    let text = |s: &std::ffi::CStr| s.to_string_lossy().into_owned();
+    let mounts = plan.mounts.iter().map(|m| {
+        let (source, device) = match &m.kind {
+            MountKind::Bind { source, .. } => (text(source), "bind".to_owned()),
+            MountKind::New { source, fstype, .. } => (text(source), text(fstype)),
+            MountKind::Cgroup { .. } => ("cgroup".to_owned(), "cgroup".to_owned()),
+        };
+        store::Mount {
+            source,
+            destination: text(&m.destination),
+            device,
+        }
+    });
+    let mut cgroup_paths = BTreeMap::new();
+    if let Some(cgroup) = cgroup {
+        cgroup_paths.insert(String::new(), cgroup.path.to_string_lossy().into_owned());
+    }
+    let mut kinds = 0;
+    for (flag, ..) in names {
+        if plan.namespaces.has(*flag) {
+            kinds |= flag;
+        }
+    }
+    let process = plan.process.as_ref();
+    Record {
+        id: options.id.clone(),
+        init_process_pid: 0,
+        init_process_start: 0,
+        created: rfc3339_nano(),
+        config: store::Config {
+            rootfs: text(&plan.rootfs),
+            readonlyfs: plan.readonly_rootfs,
+            hostname: plan.hostname.as_deref().map(text).unwrap_or_default(),
+            no_pivot_root: plan.no_pivot,
+            mounts: mounts.collect(),
+            namespaces: namespaces
+                .map(|(flag, _, name)| store::Namespace {
+                    kind: (*name).to_owned(),
+                    path: path_of(*flag),
+                })
+                .collect(),
+            labels,
+            version: spec.version().clone(),
+            no_new_keyring: options.no_new_keyring,
+        },
+        rootless: c.rootless,
+        cgroup_paths,
+        namespace_paths: BTreeMap::new(),
+        external_descriptors: launch::external_descriptors(),
+        intel_rdt_path: String::new(),
+        runz: store::Own {
+            bundle: bundle.to_owned(),
+            annotations,
+            cgroup: cgroup.map(|cg| cg.path.clone()),
+            namespaces: kinds,
+            process: process.is_some(),
+            umask: process.map_or(0o022, |p| p.umask),
+            personality: process.and_then(|p| p.personality),
+            memory_policy: process
+                .and_then(|p| p.memory_policy.as_ref())
+                .map(|m| (m.mode, m.nodes.clone())),
+            seccomp_flags: plan.seccomp.as_ref().map(|s| s.flags),
+            seccomp_listener: plan
+                .seccomp
+                .as_ref()
+                .and_then(|s| s.listener.as_ref())
+                .map(|l| (l.path.clone(), l.metadata.clone())),
+            keyring: plan.keyring.as_deref().map(text),
+            uid_map: plan.id_maps.uid.clone(),
+            gid_map: plan.id_maps.gid.clone(),
+            start_container: !plan.hooks.start_container.is_empty(),
+            poststart: plan.hooks.poststart.clone(),
+            poststop: plan.hooks.poststop.clone(),
+            notify: notify.map(PathBuf::from),
+            rdt_created: None,
+            rdt_monitoring: None,
+        },
+    }
+}
+
+fn finish_record(record: &mut Record, pid: i32) -> Result<()> {
+    record.init_process_pid = pid;
+    record.init_process_start = launch::start_time(pid)?;
+    const FILES: [(&str, &str); 8] = [
+        ("NEWCGROUP", "cgroup"),
+        ("NEWIPC", "ipc"),
+        ("NEWNET", "net"),
+        ("NEWNS", "mnt"),
+        ("NEWPID", "pid"),
+        ("NEWTIME", "time"),
+        ("NEWUSER", "user"),
+        ("NEWUTS", "uts"),
+    ];
+    for (name, file) in FILES {
+        record
+            .namespace_paths
+            .insert(name.to_owned(), format!("/proc/{pid}/ns/{file}"));
+    }
+    Ok(())
+}
+
+/// Now, as Go's RFC3339Nano.
+fn rfc3339_nano() -> String {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let seconds = log::rfc3339(now);
+    let nanos = format!("{:09}", now.subsec_nanos());
+    let nanos = nanos.trim_end_matches('0');
+    if nanos.is_empty() {
+        return seconds;
+    }
+    format!("{}.{nanos}Z", seconds.trim_end_matches('Z'))
+}
+
+/// A compiled filter as its bytes.
+pub fn filter_bytes(filter: &[libc::sock_filter]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(filter.len() * 8);
+    for instruction in filter {
+        bytes.extend_from_slice(&instruction.code.to_ne_bytes());
+        bytes.push(instruction.jt);
+        bytes.push(instruction.jf);
+        bytes.extend_from_slice(&instruction.k.to_ne_bytes());
+    }
+    bytes
+}
+
+/// The pid, without a newline, so that nobody ever reads half of it: written beside, then renamed.
+pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let name = path.file_name().context("--pid-file: no file name")?;
+    let beside = path.with_file_name(format!(".{}", name.to_string_lossy()));
+    let write = || {
+        use std::io::Write;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&beside)?;
+        file.write_all(pid.to_string().as_bytes())?;
+        std::fs::rename(&beside, path)
+    };
+    write().with_context(|| format!("write pid file {path:?}"))
+}
+
+/// Not reachable without a descriptor.
+#[allow(unused)]
+fn _errno(e: sys::Errno) -> anyhow::Error {
+    failed(e, "")
+}

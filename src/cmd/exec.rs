@@ -1,0 +1,270 @@
+//! `exec`: another process in a running container.
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use oci_spec::runtime as spec;
+
+use super::Context;
+use super::create::write_pid_file;
+use crate::cgroup::{self, Cgroup};
+use crate::launch::{self, explain, failed, foreground};
+use crate::plan::{self, IdMaps, MemoryPolicy};
+use crate::status::{self, Status};
+use crate::store::{self, Container, Record};
+use crate::sys::process;
+use crate::{bundle, cli, host, seccomp};
+
+/// `exec`.
+pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
+    c.trace.begin("read");
+    let (container, record) = store::open(&c.root, &options.id)?;
+    let status = record.status(&container)?;
+    if let Err(refusal) = status::may_exec(status, options.ignore_paused) {
+        bail!(refusal);
+    }
+    let process = asked_for(c, options, &record)?;
+    let terminal = process.terminal() == Some(true);
+    ensure!(
+        !(options.detach && terminal && options.console_socket.is_none()),
+        "cannot allocate tty if runc will detach without setting console socket"
+    );
+    ensure!(
+        options.console_socket.is_none() || (options.detach && terminal),
+        "cannot use console socket if runc will not detach or allocate tty"
+    );
+    c.trace.begin("plan");
+    let labels = process.apparmor_profile().is_some() || process.selinux_label().is_some();
+    let host = host::Host::look(labels);
+    let maps = IdMaps {
+        uid: record.runz.uid_map.clone(),
+        gid: record.runz.gid_map.clone(),
+    };
+    let inside = plan::Container {
+        id_maps: &maps,
+        umask: Some(record.runz.umask),
+        personality: record.runz.personality,
+        memory_policy: record.runz.memory_policy.clone().map(|(mode, nodes)| MemoryPolicy { mode, nodes }),
+        preserve_fds: options.preserve_fds,
+    };
+    let mut warnings = Vec::new();
+    let process = plan::join(&process, inside, &host, &mut warnings)?;
+    for warning in &warnings {
+        c.log.warn(warning);
+    }
+    let filter = filter(&container, &record)?;
+    let init = process::pidfd_open(record.init_process_pid).map_err(|e| failed(e, "pidfd_open"))?;
+    ensure!(record.alive()?, "cannot exec in a stopped container");
+    let keyring = match &record.runz.keyring {
+        Some(name) => Some(CString::new(name.as_str())?),
+        None => None,
+    };
+    let signals = match options.detach {
+        true => None,
+        false => Some(foreground::Signals::block()?),
+    };
+    let mut request = launch::EntryRequest {
+        process: &process,
+        seccomp: filter.as_ref(),
+        cgroup: None,
+        init: init.as_fd(),
+        kinds: record.runz.namespaces,
+        keyring: keyring.as_deref(),
+        signal_mask: signals.as_ref().map(|s| s.before),
+        trace: &c.trace,
+    };
+    let mut started = enter(&mut request, options, &record)?;
+    let settled = (|| {
+        let mut console = started.console.take();
+        if let (Some(path), Some(master)) = (&options.console_socket, &console) {
+            let path = cli::absolute(&c.cwd, path);
+            launch::hand_over("console socket", &path, b"/dev/ptmx", master.as_fd())?;
+            console = None;
+        }
+        if let Some(path) = &options.pidfd_socket {
+            let path = cli::absolute(&c.cwd, path);
+            launch::hand_over("pidfd socket", &path, b"setns", started.pidfd.as_fd())?;
+        }
+        if let Some(listener) = filter.as_ref().and_then(|f| f.listener.as_ref()) {
+            let state = record.spec_state("running", record.init_process_pid);
+            launch::hand_over_listener(listener, &started, &state)?;
+        }
+        started.go(&|fail| explain::process(fail, &process))?;
+        // Only for a process that runs: conmon takes the file for a success.
+        if let Some(path) = &options.pid_file {
+            write_pid_file(&cli::absolute(&c.cwd, path), started.pid)?;
+        }
+        Ok(console)
+    })();
+    let console = match settled {
+        Ok(console) => console,
+        Err(error) => {
+            started.kill();
+            return Err(error);
+        }
+    };
+    c.log.release();
+    match signals {
+        None => Ok(0),
+        Some(signals) => {
+            let exit = foreground::wait(&started, console, &signals, None)?;
+            Ok(exit.status() as u8)
+        }
+    }
+}
+
+/// The process object: that of `--process`, or the bundle's with what the flags change.
+fn asked_for(c: &Context, options: &cli::Exec, record: &Record) -> Result<spec::Process> {
+    if let Some(path) = &options.process {
+        let path = cli::absolute(&c.cwd, path);
+        let text = std::fs::read(&path).with_context(|| format!("read {path:?}"))?;
+        let (mut process, warnings) =
+            bundle::parse_process(&text).with_context(|| format!("--process {path:?}"))?;
+        warnings.iter().for_each(|w| c.log.warn(w));
+        if options.tty {
+            process.set_terminal(Some(true));
+        }
+        return Ok(process);
+    }
+    ensure!(!options.args.is_empty(), "process args cannot be empty");
+    let bundle = bundle::load(Path::new(&record.runz.bundle))?;
+    let process = bundle.spec.process().clone();
+    let mut process = process.context("process property must not be empty")?;
+    process.set_args(Some(options.args.clone()));
+    process.set_terminal(Some(options.tty));
+    if !options.tty {
+        process.set_console_size(None);
+    }
+    if let Some(cwd) = &options.cwd {
+        process.set_cwd(cwd.into());
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    env.extend(options.env.iter().cloned());
+    process.set_env(Some(env));
+    if let Some(profile) = &options.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    if let Some(label) = &options.process_label {
+        process.set_selinux_label(Some(label.clone()));
+    }
+    if options.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    let mut user = process.user().clone();
+    if let Some(asked) = &options.user {
+        user.set_uid(asked.uid);
+        if let Some(gid) = asked.gid {
+            user.set_gid(gid);
+        }
+    }
+    if !options.additional_gids.is_empty() {
+        let mut gids = user.additional_gids().clone().unwrap_or_default();
+        gids.extend(&options.additional_gids);
+        user.set_additional_gids(Some(gids));
+    }
+    process.set_user(user);
+    if !options.cap.is_empty() {
+        add_capabilities(&mut process, &options.cap)?;
+    }
+    Ok(process)
+}
+
+/// `--cap`: into bounding, effective and permitted; into ambient only where it's inheritable, for the
+/// kernel would refuse it otherwise.
+fn add_capabilities(process: &mut spec::Process, names: &[String]) -> Result<()> {
+    let mut sets = process.capabilities().clone().unwrap_or_default();
+    for name in names {
+        let cap: spec::Capability = serde_json::from_value(name.as_str().into())
+            .map_err(|_| anyhow::anyhow!("--cap: unknown capability {name:?}"))?;
+        let add = |set: &Option<spec::Capabilities>| {
+            let mut set = set.clone().unwrap_or_default();
+            set.insert(cap);
+            Some(set)
+        };
+        let (bounding, effective) = (add(sets.bounding()), add(sets.effective()));
+        let (permitted, ambient) = (add(sets.permitted()), add(sets.ambient()));
+        let inheritable = sets.inheritable().as_ref().is_some_and(|s| s.contains(&cap));
+        sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+        if inheritable {
+            sets.set_ambient(ambient);
+        }
+    }
+    process.set_capabilities(Some(sets));
+    Ok(())
+}
+
+/// The container's filter, as `create` compiled it.
+fn filter(container: &Container, record: &Record) -> Result<Option<seccomp::Program>> {
+    let Some(flags) = record.runz.seccomp_flags else {
+        return Ok(None);
+    };
+    let path = container.path().join("seccomp.bpf");
+    let bytes = std::fs::read(&path).with_context(|| format!("read {path:?}"))?;
+    let filter = bytes
+        .chunks_exact(8)
+        .map(|b| libc::sock_filter {
+            code: u16::from_ne_bytes([b[0], b[1]]),
+            jt: b[2],
+            jf: b[3],
+            k: u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
+        })
+        .collect();
+    let listener = record.runz.seccomp_listener.clone();
+    Ok(Some(seccomp::Program {
+        filter,
+        flags,
+        listener: listener.map(|(path, metadata)| seccomp::Listener { path, metadata }),
+        warnings: Vec::new(),
+    }))
+}
+
+/// Clones into the container's cgroup. Where that is refused, because processes may not be in an inner
+/// cgroup (the container has made some below), into init's own, unless one was asked for.
+fn enter(
+    request: &mut launch::EntryRequest,
+    options: &cli::Exec,
+    record: &Record,
+) -> Result<launch::Started> {
+    let Some(path) = &record.runz.cgroup else {
+        ensure!(options.cgroup.is_empty(), "--cgroup: the container has no cgroup of its own");
+        return launch::entry(request);
+    };
+    let mut path = path.clone();
+    for asked in &options.cgroup {
+        // `controller:path` is cgroup v1's; on v2 there is one path (runc takes the last).
+        let sub = match asked.split_once(':') {
+            None => asked.as_str(),
+            Some((controllers, sub)) if controllers.is_empty() => sub,
+            Some(_) => bail!("--cgroup {asked:?}: controllers can't be named on cgroup v2"),
+        };
+        path = record.runz.cgroup.clone().unwrap_or_default();
+        path.push(sub.trim_start_matches('/'));
+    }
+    let own = Cgroup::open(&path)
+        .with_context(|| format!("container's cgroup {}", path.display()))?;
+    request.cgroup = Some(&own);
+    let refused = match launch::entry(request) {
+        Err(error) if options.cgroup.is_empty() => error,
+        other => return other,
+    };
+    let place = std::fs::read_to_string(format!("/proc/{}/cgroup", record.init_process_pid))?;
+    let Some(current) = cgroup::hierarchy::own(&place) else {
+        return Err(refused);
+    };
+    let mount = cgroup::Hierarchy::find(Some(Path::new("/")))?.mount;
+    let current = mount.join(current.trim_start_matches('/'));
+    if current == path {
+        return Err(refused);
+    }
+    let current = Cgroup::open(&current)?;
+    let mut request = launch::EntryRequest {
+        cgroup: Some(&current),
+        ..*request
+    };
+    launch::entry(&mut request)
+}
+
+#[allow(unused)]
+fn _status(_: Status) {}

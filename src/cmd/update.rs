@@ -1,0 +1,73 @@
+//! `update`: other limits for a running container.
+
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::Context;
+use crate::cgroup::settings::Purpose;
+use crate::cgroup::{Cgroup, settings, update as cgroup_update};
+use crate::status::Status;
+use crate::{cli, store};
+
+/// `update`.
+pub fn update(c: &Context, options: &cli::Update) -> Result<u8> {
+    let (container, record) = store::open(&c.root, &options.id)?;
+    if record.status(&container)? == Status::Stopped {
+        bail!("container not running");
+    }
+    let resources = match &options.resources {
+        Some(path) => {
+            let text = read(c, path)?;
+            cgroup_update::from_json(&text).with_context(|| format!("--resources {path:?}"))?
+        }
+        None => cgroup_update::from_flags(&flags(options))?,
+    };
+    let path = record.runz.cgroup.context("the container has no cgroup of its own")?;
+    let context = settings::Context {
+        purpose: Purpose::Update,
+        device_paths: &[],
+        unprivileged: c.rootless,
+    };
+    for warning in Cgroup::open(&path)?.update(&resources, &context)? {
+        c.log.warn(warning);
+    }
+    Ok(0)
+}
+
+fn read(c: &Context, path: &Path) -> Result<String> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("read stdin")?;
+        return Ok(text);
+    }
+    let path = cli::absolute(&c.cwd, path);
+    std::fs::read_to_string(&path).with_context(|| format!("read {path:?}"))
+}
+
+fn flags(o: &cli::Update) -> cgroup_update::Flags {
+    fn text<T: ToString>(value: &Option<T>) -> Option<String> {
+        value.as_ref().map(T::to_string)
+    }
+    cgroup_update::Flags {
+        blkio_weight: text(&o.blkio_weight),
+        cpu_period: text(&o.cpu_period),
+        cpu_quota: text(&o.cpu_quota),
+        cpu_burst: text(&o.cpu_burst),
+        cpu_share: text(&o.cpu_share),
+        cpu_rt_period: text(&o.cpu_rt_period),
+        cpu_rt_runtime: text(&o.cpu_rt_runtime),
+        cpu_idle: text(&o.cpu_idle),
+        cpuset_cpus: o.cpuset_cpus.clone(),
+        cpuset_mems: o.cpuset_mems.clone(),
+        memory: text(&o.memory),
+        memory_reservation: text(&o.memory_reservation),
+        memory_swap: text(&o.memory_swap),
+        kernel_memory: text(&o.kernel_memory),
+        kernel_memory_tcp: text(&o.kernel_memory_tcp),
+        pids_limit: text(&o.pids_limit),
+    }
+}

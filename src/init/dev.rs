@@ -1,0 +1,154 @@
+//! `/dev`: device nodes, the usual links, the console.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::message::{At, Fail, Message, Step};
+use super::{Common, path};
+use crate::plan::{Dev, Node};
+use crate::sys::fs::{self, CWD};
+use crate::sys::{Errno, Result, mount, tty};
+
+/// Links of `/dev` (runtime-spec, config-linux.md, "Default Devices"); the last is only made where
+/// the host has what it points to.
+const LINKS: &[(&CStr, &CStr)] = &[
+    (c"/proc/self/fd", c"fd"),
+    (c"/proc/self/fd/0", c"stdin"),
+    (c"/proc/self/fd/1", c"stdout"),
+    (c"/proc/self/fd/2", c"stderr"),
+    (c"/proc/kcore", c"core"),
+];
+
+/// Makes the nodes and links.
+pub fn setup(root: BorrowedFd, dev: &Dev) -> std::result::Result<(), Fail> {
+    let directory = path::open_or_make(root, c"/dev", true).at(Step::Dev)?;
+    for (i, node) in dev.nodes.iter().enumerate() {
+        make(root, &directory, node, dev.bind).of(Step::Dev, i)?;
+    }
+    for (i, (target, name)) in LINKS.iter().enumerate() {
+        if *name == c"core" && fs::stat_at(CWD, target, 0).is_err() {
+            continue;
+        }
+        match fs::symlink(target, &directory, name) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(Fail::new(Step::DevLink, errno).of(i)),
+        }
+    }
+    // Whatever the root file system has there: it must lead to the container's own devpts.
+    match fs::unlink(&directory, c"ptmx", 0) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(Fail::new(Step::DevLink, errno).of(LINKS.len())),
+    }
+    fs::symlink(c"pts/ptmx", &directory, c"ptmx").of(Step::DevLink, LINKS.len())
+}
+
+fn make(root: BorrowedFd, dev: &OwnedFd, node: &Node, bind: bool) -> Result<()> {
+    // Nearly all of them are `/dev/NAME`.
+    let bytes = node.path.as_bytes_with_nul();
+    let name = match bytes.strip_prefix(b"/dev/") {
+        Some(name) if !name.contains(&b'/') => CStr::from_bytes_with_nul(name).ok(),
+        _ => None,
+    };
+    match name {
+        Some(name) => node_at(dev.as_fd(), name, node, bind),
+        None => {
+            let (parent, name) = path::open_parent(root, &node.path)?;
+            node_at(parent.as_fd(), name, node, bind)
+        }
+    }
+}
+
+fn node_at(parent: BorrowedFd, name: &CStr, node: &Node, bind: bool) -> Result<()> {
+    if bind {
+        return bind_node(parent, name, node);
+    }
+    match fs::mknod(parent, name, node.mode, node.dev) {
+        Ok(()) => {}
+        Err(Errno::EPERM) => return bind_node(parent, name, node),
+        Err(Errno::EEXIST) => {
+            let there = fs::stat_at(parent, name, libc::AT_SYMLINK_NOFOLLOW)?;
+            let same = fs::is_type(&there, node.mode & libc::S_IFMT)
+                && (there.st_rdev == node.dev || node.mode & libc::S_IFMT == libc::S_IFIFO);
+            if !same {
+                return Err(Errno::EEXIST);
+            }
+            fs::chmod_at(parent, name, node.mode & 0o7777)?;
+        }
+        Err(errno) => return Err(errno),
+    }
+    if node.uid != 0 || node.gid != 0 {
+        fs::chown_at(parent, name, node.uid, node.gid, libc::AT_SYMLINK_NOFOLLOW)?;
+    }
+    Ok(())
+}
+
+/// In a user namespace nodes can't be made: an empty file, and the host's node over it.
+fn bind_node(parent: BorrowedFd, name: &CStr, node: &Node) -> Result<()> {
+    let tree = mount::clone_tree(CWD, &node.path, false)?;
+    let flags = libc::O_CREAT | libc::O_NOFOLLOW;
+    drop(fs::open(parent, name, flags, 0o666)?);
+    let target = fs::open(parent, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+    mount::move_mount(&tree, &target)
+}
+
+/// DEVPTS_SUPER_MAGIC (linux/magic.h).
+const DEVPTS: libc::c_long = 0x1cd1;
+
+/// Opens a terminal in the container's own devpts, makes its slave the standard streams, and hands
+/// its master to the parent. `console`: bind the slave on /dev/console as well.
+///
+/// What /dev/ptmx leads to is checked on the descriptor: a devpts's multiplexer, nothing else
+/// (CVE-2025-52565).
+pub fn terminal(
+    c: &Common,
+    root: BorrowedFd,
+    size: Option<(u16, u16)>,
+    console: bool,
+) -> std::result::Result<(), Fail> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY;
+    let master = fs::openat2(root, c"/dev/ptmx", flags, 0, fs::IN_ROOT).at(Step::Console)?;
+    let stat = fs::fstat(&master).at(Step::Console)?;
+    if stat.st_rdev != libc::makedev(5, 2) || !path::is_on(&master, DEVPTS) {
+        return Err(Fail::new(Step::Console, Errno::ENODEV).noting(b"/dev/ptmx is no devpts"));
+    }
+    tty::unlock(&master).at(Step::Console)?;
+    let slave = tty::slave(&master).at(Step::Console)?;
+    if let Some((rows, columns)) = size {
+        tty::set_size(&master, rows, columns).at(Step::Console)?;
+    }
+    if console {
+        let tree = mount::clone_tree(&slave, c"", false).at(Step::Console)?;
+        let target = path::open_or_make(root, c"/dev/console", false).at(Step::Console)?;
+        mount::move_mount(&tree, &target).at(Step::Console)?;
+    }
+    c.send(&Message::Console, Some(master.as_fd()))
+        .at(Step::Console)?;
+    drop(master);
+    for stream in 0..3 {
+        fs::dup_onto(&slave, stream).at(Step::Console)?;
+    }
+    tty::set_controlling(&slave).at(Step::Console)
+}
+
+/// Standard streams that are the host's /dev/null become the container's: the host's inode must not
+/// be reachable through /proc/self/fd.
+pub fn reopen_null(root: BorrowedFd) -> std::result::Result<(), Fail> {
+    let null = libc::makedev(1, 3);
+    for stream in 0..3 {
+        let Ok(fd) = fs::inherited(stream) else {
+            continue;
+        };
+        let stat = fs::fstat(fd).of(Step::Stdio, stream as usize)?;
+        if !fs::is_type(&stat, libc::S_IFCHR) || stat.st_rdev != null {
+            continue;
+        }
+        let Ok(own) = fs::openat2(root, c"/dev/null", libc::O_RDWR, 0, fs::IN_ROOT) else {
+            continue;
+        };
+        let stat = fs::fstat(&own).of(Step::Stdio, stream as usize)?;
+        if fs::is_type(&stat, libc::S_IFCHR) && stat.st_rdev == null {
+            fs::dup_onto(&own, stream).of(Step::Stdio, stream as usize)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,527 @@
+//! The child: from clone3(2) to execve(2), one straight list of steps.
+//!
+//! Contract: one thread, on a copy of the parent's memory. It reads what the parent laid out, and
+//! allocates nothing, formats nothing, logs nothing, and cannot panic: the container's memory limit
+//! is charged for it from its first instruction. A step that fails becomes a [`Fail`], the parent's
+//! business from there. It leaves by execve(2) or _exit(2).
+//!
+//! [`container`] makes a container's init, [`entry`] a process that enters a running one. Why the
+//! steps stand in this order is said at each.
+
+mod copy_up;
+mod dev;
+pub mod hooks;
+pub mod message;
+mod mounts;
+mod path;
+mod process;
+mod program;
+mod root;
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use crate::plan::{Plan, Process};
+use crate::seccomp;
+use crate::sys::process::Clone;
+use crate::sys::{self, Errno, cred, fs, mem, net, socket};
+use message::{At, COMMITTED, Fail, GO, HOOKS_DONE, MAPPED, Message, Step};
+
+/// What both kinds of children have.
+pub struct Common<'a> {
+    /// Our end of the channel to the parent.
+    pub channel: BorrowedFd<'a>,
+    /// The executable through a read-only mount, and where it's mapped; `None`: it needs no
+    /// protection (see `launch::exe`).
+    pub exe: Option<(&'a mem::Image, BorrowedFd<'a>)>,
+    /// The signal mask that the caller had.
+    pub signal_mask: Option<libc::sigset_t>,
+    /// Where `--trace` keeps the time of each step.
+    pub times: Option<&'a mem::Shared>,
+}
+
+/// What a container's init needs beside the plan: descriptors that the parent opened.
+pub struct Context<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// See [`Common`].
+    pub common: Common<'a>,
+    /// The start barrier: exec.fifo, open for reading and writing; `None` for `run`.
+    pub fifo: Option<BorrowedFd<'a>>,
+    /// Namespaces to join, as `plan.namespaces.join`.
+    pub join: &'a [OwnedFd],
+    /// Trees of `plan.mounts` that only the parent could open or map.
+    pub sources: &'a [Option<OwnedFd>],
+    /// Mounts that become read-only at the end, filled by `mounts`; as many as `plan.mounts`.
+    pub late: &'a [Cell<Option<OwnedFd>>],
+    /// Whether there is a mount namespace that isn't the host's.
+    pub own_mounts: bool,
+    /// Namespaces that are to be made after a user namespace was joined, because it shall own them.
+    pub after_join: u64,
+    /// What is bound where cgroup2 can't be mounted.
+    pub cgroup_source: &'a CStr,
+    /// `linux.mountLabel`, for mounts that no config line asks for.
+    pub mount_label: Option<&'a CStr>,
+    /// The parent has hooks to run once the mounts are made, or hook states to fill in.
+    pub parent_hooks: bool,
+    /// createContainer.
+    pub create_container: hooks::Kind<'a>,
+    /// startContainer.
+    pub start_container: hooks::Kind<'a>,
+}
+
+/// What a process that enters a container needs.
+pub struct Entry<'a> {
+    /// The process.
+    pub process: &'a Process,
+    /// The container's filter.
+    pub seccomp: Option<&'a seccomp::Program>,
+    /// See [`Common`].
+    pub common: Common<'a>,
+    /// A pidfd of the container's init.
+    pub init: BorrowedFd<'a>,
+    /// CLONE_NEW* of the namespaces to enter, but for the pid namespace: it was entered by the clone.
+    pub kinds: u64,
+    /// The container's session keyring.
+    pub keyring: Option<&'a CStr>,
+}
+
+impl Common<'_> {
+    /// Notes the time at which a step begins.
+    fn trace(&self, step: Step, index: usize) {
+        if let Some(times) = self.times {
+            let n = times.get(0) as usize;
+            times.set(1 + 2 * n, (step as u64) << 32 | index as u64);
+            times.set(2 + 2 * n, sys::process::monotonic());
+            times.set(0, n as u64 + 1);
+        }
+    }
+
+    /// Without a descriptor by write(2): a seccomp profile that is strict need allow no more than
+    /// runc's own child needs.
+    fn send(&self, message: &Message, fd: Option<BorrowedFd>) -> sys::Result<()> {
+        match fd {
+            Some(_) => socket::send(self.channel, &message.encode(), fd),
+            None => fs::write(self.channel, &message.encode()).map(drop),
+        }
+    }
+
+    /// The parent's next word. Without a parent there is nobody to go on for.
+    fn await_parent(&self) -> u8 {
+        let mut word = [0];
+        match fs::read(self.channel, &mut word) {
+            Ok(1) => word[0],
+            _ => sys::process::exit_now(1),
+        }
+    }
+
+    fn expect(&self, word: u8) {
+        if self.await_parent() != word {
+            sys::process::exit_now(1);
+        }
+    }
+
+    /// First of all, in every child.
+    fn begin(&self) -> Result<(), Fail> {
+        // What Rust's runtime ignores is the program's default again.
+        sys::process::default_signal(libc::SIGPIPE).at(Step::Parent)?;
+        if let Some(mask) = &self.signal_mask {
+            sys::process::set_signal_mask(mask).at(Step::Parent)?;
+        }
+        if let Some((image, exe)) = self.exe {
+            self.trace(Step::Seal, 0);
+            mem::run_from(image, exe).at(Step::Seal)?;
+        }
+        // clone3 put us into the cgroup, where the caller's mask may mean other CPUs or none at all;
+        // runc resets it, too. Where that's refused the mask stays.
+        let _ = cred::set_affinity(0, &[0xff; 128]);
+        let _ = sys::process::set_name(c"runz:init");
+        fs::umask(0);
+        Ok(())
+    }
+}
+
+impl Context<'_> {
+    fn trace(&self, step: Step, index: usize) {
+        self.common.trace(step, index);
+    }
+
+    fn send(&self, message: &Message, fd: Option<BorrowedFd>) -> sys::Result<()> {
+        self.common.send(message, fd)
+    }
+}
+
+/// Becomes a container's init. Never returns.
+pub fn container(c: &Context) -> ! {
+    match container_steps(c) {
+        Ok(never) => match never {},
+        Err(fail) => leave(&c.common, fail),
+    }
+}
+
+/// Enters a running container. Never returns.
+pub fn entry(e: &Entry) -> ! {
+    match entry_steps(e) {
+        Ok(never) => match never {},
+        Err(fail) => leave(&e.common, fail),
+    }
+}
+
+/// What a list of steps yields when all went well: nothing, for the program runs in its place.
+enum Never {}
+
+fn leave(common: &Common, fail: Fail) -> ! {
+    let _ = common.send(&Message::Failed(fail), None);
+    sys::process::exit_now(1)
+}
+
+fn container_steps(c: &Context) -> Result<Never, Fail> {
+    let plan = c.plan;
+    let new = plan.namespaces.new;
+    let own_user = new & libc::CLONE_NEWUSER as u64 != 0;
+    if own_user {
+        // Until the maps are written we are nobody, and may not even open the executable.
+        c.common.expect(MAPPED);
+        become_root()?;
+    }
+    c.common.begin()?;
+
+    c.trace(Step::Session, 0);
+    join_namespaces(c)?;
+    sys::process::setsid().at(Step::Session)?;
+    if let Some(name) = &plan.keyring {
+        c.trace(Step::Keyring, 0);
+        session_keyring(name)?;
+    }
+    // Now that we are in our cgroup: a cgroup namespace made by clone3 would have the caller's
+    // cgroup as its root.
+    if new & libc::CLONE_NEWCGROUP as u64 != 0 {
+        sys::process::unshare(libc::CLONE_NEWCGROUP as u64).at(Step::Namespaces)?;
+    }
+    if new & libc::CLONE_NEWTIME as u64 != 0 {
+        time_namespace(plan)?;
+    }
+    if new & libc::CLONE_NEWNET as u64 != 0 {
+        c.trace(Step::Loopback, 0);
+        net::loopback_up().at(Step::Loopback)?;
+    }
+    if new & libc::CLONE_NEWPID as u64 == 0 {
+        // Others of the same pid namespace must not look into /proc/PID of this process.
+        sys::process::set_dumpable(false).at(Step::Session)?;
+    }
+
+    c.trace(Step::Rootfs, 0);
+    let root = root::prepare(c)?;
+    mounts::all(c, root.as_fd())?;
+    if let Some(dev) = &plan.dev {
+        c.trace(Step::Dev, 0);
+        dev::setup(root.as_fd(), dev)?;
+    }
+    if c.parent_hooks {
+        c.send(&Message::Hooks, None).at(Step::Parent)?;
+        c.common.expect(HOOKS_DONE);
+    }
+    if !c.create_container.hooks.is_empty() {
+        fs::fchdir(&root).at(Step::CreateContainerHook)?;
+        hooks::run(&c.create_container, None, Step::CreateContainerHook)?;
+    }
+    if let Some(p) = plan.process.as_ref().filter(|p| p.terminal) {
+        c.trace(Step::Console, 0);
+        dev::terminal(&c.common, root.as_fd(), p.console_size, true)?;
+    }
+    let null = root::null(c)?;
+
+    c.trace(Step::Pivot, 0);
+    root::pivot(c, root.as_fd())?;
+    dev::reopen_null(root.as_fd())?;
+    if let Some(p) = &plan.process {
+        path::open_or_make(root.as_fd(), &p.cwd, true).at(Step::Cwd)?;
+    }
+    // Only now: nothing above may be stopped by it.
+    mounts::readonly_late(c)?;
+    if plan.readonly_rootfs {
+        root::readonly(root.as_fd()).at(Step::ReadonlyRootfs)?;
+    }
+    if let Some(name) = &plan.hostname {
+        cred::sethostname(name).at(Step::Hostname)?;
+    }
+    if let Some(name) = &plan.domainname {
+        cred::setdomainname(name).at(Step::Domainname)?;
+    }
+    let labels = plan
+        .process
+        .as_ref()
+        .is_some_and(|p| p.apparmor.is_some() || p.selinux.is_some());
+    let proc = match labels || !plan.sysctls.is_empty() {
+        true => Some(process::private_proc()?),
+        false => None,
+    };
+    if let Some(proc) = &proc {
+        c.trace(Step::Sysctl, 0);
+        for (i, sysctl) in plan.sysctls.iter().enumerate() {
+            process::write_proc(proc.as_fd(), &sysctl.path, &sysctl.value)
+                .of(Step::Sysctl, i)?;
+        }
+    }
+    c.trace(Step::ReadonlyPath, 0);
+    root::readonly_paths(c, root.as_fd())?;
+    c.trace(Step::MaskedPath, 0);
+    root::masked_paths(c, root.as_fd(), null)?;
+
+    let Some(p) = &plan.process else {
+        // Allowed until `start`, which will say so.
+        return wait_for_nothing(c);
+    };
+    let finish = Finish {
+        process: p,
+        seccomp: plan.seccomp.as_ref(),
+        common: &c.common,
+        fifo: c.fifo,
+        start_container: Some(&c.start_container),
+    };
+    finish.run(root.as_fd(), proc.as_ref().map(|p| p.as_fd()))
+}
+
+
+fn entry_steps(e: &Entry) -> Result<Never, Fail> {
+    e.common.begin()?;
+    sys::process::setsid().at(Step::Session)?;
+    e.common.trace(Step::JoinNamespace, 0);
+    // All in one call: the kernel checks each against the credentials that the others give.
+    sys::process::setns(e.init, e.kinds).at(Step::JoinNamespace)?;
+    if e.kinds & libc::CLONE_NEWUSER as u64 != 0 {
+        become_root()?;
+    }
+    if let Some(name) = e.keyring {
+        session_keyring(name)?;
+    }
+    let root = fs::open(fs::CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Pivot)?;
+    let p = e.process;
+    let proc = match p.apparmor.is_some() || p.selinux.is_some() {
+        true => Some(process::private_proc()?),
+        false => None,
+    };
+    if p.terminal {
+        dev::terminal(&e.common, root.as_fd(), p.console_size, false)?;
+    }
+    let finish = Finish {
+        process: p,
+        seccomp: e.seccomp,
+        common: &e.common,
+        fifo: None,
+        start_container: None,
+    };
+    finish.run(root.as_fd(), proc.as_ref().map(|p| p.as_fd()))
+}
+
+/// The end of both lists.
+struct Finish<'a> {
+    process: &'a Process,
+    seccomp: Option<&'a seccomp::Program>,
+    common: &'a Common<'a>,
+    fifo: Option<BorrowedFd<'a>>,
+    start_container: Option<&'a hooks::Kind<'a>>,
+}
+
+impl Finish<'_> {
+    fn run(&self, root: BorrowedFd, proc: Option<BorrowedFd>) -> Result<Never, Fail> {
+        let Finish {
+            process: p, common, ..
+        } = self;
+        common.trace(Step::NoNewPrivileges, 0);
+        if let Some((proc, profile)) = proc.zip(p.apparmor.as_deref()) {
+            process::apparmor(proc, profile)?;
+        }
+        process::settings(p)?;
+        if let Some((proc, label)) = proc.zip(p.selinux.as_deref()) {
+            process::selinux(proc, label)?;
+        }
+        fs::umask(p.umask);
+        let mut listener = -1;
+        // Without no_new_privs loading it needs CAP_SYS_ADMIN, which is about to go; with it,
+        // it's loaded as late as can be, so that it need not allow what comes before.
+        if let Some(filter) = self.seccomp.filter(|_| !p.no_new_privileges) {
+            common.trace(Step::Seccomp, 0);
+            listener = process::seccomp(filter)?;
+        }
+        common.trace(Step::Uid, 0);
+        process::become_user(p, root)?;
+        // Whatever else is open, be it ours or the caller's, is closed here and not just at execve:
+        // the program's path may lead through /proc/self/fd (CVE-2024-21626).
+        self.close_all_but(listener)?;
+        common.trace(Step::Executable, 0);
+        let (program, machine) = process::find(p)?;
+        if let Some(filter) = self.seccomp.filter(|_| p.no_new_privileges) {
+            common.trace(Step::Seccomp, 0);
+            listener = process::seccomp(filter)?;
+        }
+        common.trace(Step::Barrier, 0);
+        let ready = Message::Ready { listener, machine };
+        common.send(&ready, None).at(Step::Parent)?;
+        let barrier = match (common.await_parent(), self.fifo) {
+            (COMMITTED, Some(fifo)) => {
+                let mut byte = [0];
+                if !matches!(fs::read(fifo, &mut byte), Ok(1)) {
+                    sys::process::exit_now(1);
+                }
+                Some(fifo)
+            }
+            (GO, _) => None,
+            _ => sys::process::exit_now(1),
+        };
+        let fail = self.execute(program);
+        match barrier {
+            // `start` reads it there, when it waits.
+            Some(fifo) => {
+                let _ = fs::write(fifo, &Message::Failed(fail).encode());
+                sys::process::exit_now(1)
+            }
+            None => Err(fail),
+        }
+    }
+
+    fn execute(&self, program: &CStr) -> Fail {
+        let p = self.process;
+        if let Some(kind) = self.start_container {
+            let ran = hooks::run(kind, Some(&p.env), Step::StartContainerHook);
+            if let Err(fail) = ran {
+                return fail;
+            }
+        }
+        self.common.trace(Step::Exec, 0);
+        let errno = sys::process::execve(program, p.args.as_ptr(), p.env.as_ptr());
+        Fail::new(Step::Exec, errno)
+    }
+
+    /// Closes every descriptor from 3 on, but for those that the program is given and the few that
+    /// are still needed, which close on execve.
+    fn close_all_but(&self, listener: i32) -> Result<(), Fail> {
+        let first = 3 + self.process.preserve_fds;
+        for n in 3..first {
+            let fd = fs::inherited(n as i32).of(Step::PreserveFds, n as usize - 3)?;
+            fs::keep_over_exec(fd).of(Step::PreserveFds, n as usize - 3)?;
+        }
+        let mut keep = [-1; 6];
+        keep[0] = self.common.channel.as_raw_fd();
+        keep[1] = self.fifo.map_or(-1, |fd| fd.as_raw_fd());
+        keep[2] = listener;
+        if let Some(kind) = self.start_container.filter(|kind| !kind.hooks.is_empty()) {
+            keep[3] = kind.state.as_raw_fd();
+            keep[4] = kind.output.0.as_raw_fd();
+            keep[5] = kind.output.1.as_raw_fd();
+        }
+        keep.sort_unstable();
+        let mut next = first;
+        for fd in keep.into_iter().filter(|fd| *fd >= first as i32) {
+            let fd = fd as u32;
+            if next < fd {
+                fs::close_range(next, fd - 1).at(Step::PreserveFds)?;
+            }
+            next = fd + 1;
+        }
+        fs::close_range(next, u32::MAX).at(Step::PreserveFds)
+    }
+}
+
+/// A container without a `process`: it exists, and `start` refuses.
+fn wait_for_nothing(c: &Context) -> Result<Never, Fail> {
+    let ready = Message::Ready {
+        listener: -1,
+        machine: 0,
+    };
+    c.send(&ready, None).at(Step::Parent)?;
+    c.common.expect(COMMITTED);
+    if let Some(fifo) = c.fifo {
+        let _ = fs::read(fifo, &mut [0]);
+    }
+    sys::process::exit_now(1)
+}
+
+/// Root of a user namespace that we have just entered. Its groups are dropped where that is allowed:
+/// they would be those of the caller.
+fn become_root() -> Result<(), Fail> {
+    match cred::setgroups(&[]) {
+        Ok(()) | Err(Errno::EPERM) => {}
+        Err(errno) => return Err(Fail::new(Step::BecomeRoot, errno)),
+    }
+    cred::setgid(0).at(Step::BecomeRoot)?;
+    cred::setuid(0).at(Step::BecomeRoot)?;
+    // The change of ids made us undumpable, and our own files in /proc the host root's.
+    sys::process::set_dumpable(true).at(Step::BecomeRoot)
+}
+
+/// Joins the namespaces that the config names by path. Those of other kinds than user come first
+/// when they let us, for afterwards we have privileges over the joined user namespace's only; those
+/// that refuse belong to it, and are joined when we are in.
+fn join_namespaces(c: &Context) -> Result<(), Fail> {
+    let user = libc::CLONE_NEWUSER as u64;
+    let pid = libc::CLONE_NEWPID as u64;
+    let list = &c.plan.namespaces.join;
+    let mut refused = 0u64;
+    for (j, fd) in list.iter().zip(c.join) {
+        // The parent joined the pid namespace before it cloned us: only children enter one.
+        if j.kind & (user | pid) != 0 {
+            continue;
+        }
+        match sys::process::setns(fd, j.kind) {
+            Err(Errno::EPERM) => refused |= j.kind,
+            other => other.of(Step::JoinNamespace, j.index)?,
+        }
+    }
+    for (j, fd) in list.iter().zip(c.join).filter(|(j, _)| j.kind == user) {
+        sys::process::setns(fd, user).of(Step::JoinNamespace, j.index)?;
+        become_root()?;
+    }
+    for (j, fd) in list.iter().zip(c.join) {
+        if j.kind & refused != 0 {
+            sys::process::setns(fd, j.kind).of(Step::JoinNamespace, j.index)?;
+        }
+    }
+    if c.after_join == 0 {
+        return Ok(());
+    }
+    // A new pid namespace is only for a child: it goes on in our place, as our parent's child.
+    let flags = c.after_join | libc::CLONE_PARENT as u64;
+    match sys::process::clone3(flags, None).at(Step::Namespaces)? {
+        Clone::Child => Ok(()),
+        Clone::Parent { pid, .. } => {
+            let moved = c.send(&Message::Moved { pid }, None);
+            sys::process::exit_now(moved.is_err().into())
+        }
+    }
+}
+
+/// The session keyring, so that the container sees none of the caller's keys. Kernels without keys,
+/// and sandboxes that forbid them, have none to see.
+fn session_keyring(name: &CStr) -> Result<(), Fail> {
+    // What exec needs to join it: search for possessor and user (keyctl_setperm(3)).
+    const SEARCH: u32 = 0x0808_0000;
+    match cred::join_session_keyring(name) {
+        Ok(serial) => match cred::widen_key(serial, SEARCH) {
+            Ok(()) | Err(Errno::ENOSYS) => Ok(()),
+            Err(errno) => Err(Fail::new(Step::Keyring, errno)),
+        },
+        Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        Err(errno) => Err(Fail::new(Step::Keyring, errno)),
+    }
+}
+
+/// A time namespace: its offsets can be set as long as nobody is in it, not even we.
+fn time_namespace(plan: &Plan) -> Result<(), Fail> {
+    let kind = libc::CLONE_NEWTIME as u64;
+    sys::process::unshare(kind).at(Step::Namespaces)?;
+    if !plan.time_offsets.is_empty() {
+        let file = fs::open(fs::CWD, c"/proc/self/timens_offsets", libc::O_WRONLY, 0)
+            .at(Step::TimeOffsets)?;
+        fs::write(file, &plan.time_offsets).at(Step::TimeOffsets)?;
+    }
+    let own = fs::open(
+        fs::CWD,
+        c"/proc/self/ns/time_for_children",
+        libc::O_RDONLY,
+        0,
+    )
+    .at(Step::TimeOffsets)?;
+    sys::process::setns(own, kind).at(Step::TimeOffsets)
+}

@@ -1,0 +1,293 @@
+//! The mounts of the container. Each is made detached, given its attributes, and only then attached
+//! to a target that was opened inside the root: nothing is ever mounted by path.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use super::message::{Fail, MountStep, Step};
+use super::{Context, copy_up, path};
+use crate::plan::{Mount, MountKind};
+use crate::sys::fs::{self, CWD};
+use crate::sys::mount::{self, Attr};
+use crate::sys::{self, Errno};
+
+/// Carries out `mounts`, in order.
+pub fn all(c: &Context, root: BorrowedFd) -> Result<(), Fail> {
+    for (i, m) in c.plan.mounts.iter().enumerate() {
+        c.trace(Step::Mount, i);
+        one(c, root, i, m).map_err(|fail| fail.of(i))?;
+    }
+    Ok(())
+}
+
+fn fail(step: MountStep) -> impl Fn(Errno) -> Fail {
+    move |errno| Fail::new(Step::Mount, errno).at(step as u32)
+}
+
+fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
+    if m.remount {
+        let target = path::open(root, &m.destination).map_err(fail(MountStep::Target))?;
+        return attributes(target.as_fd(), m);
+    }
+    let fstype = match &m.kind {
+        MountKind::New { fstype, .. } => fstype.as_bytes(),
+        _ => b"",
+    };
+    let (tree, target) = match &m.kind {
+        MountKind::Bind { source, recursive } => {
+            let tree = match &c.sources[i] {
+                Some(tree) => tree.try_clone().map_err(|_| Errno::EMFILE),
+                None => mount::clone_tree(CWD, source, *recursive),
+            }
+            .map_err(fail(MountStep::Source))?;
+            let is_directory = fs::fstat(&tree)
+                .map(|s| fs::is_type(&s, libc::S_IFDIR))
+                .map_err(fail(MountStep::Source))?;
+            let target = path::open_or_make(root, &m.destination, is_directory)
+                .map_err(fail(MountStep::MakeTarget))?;
+            only_proc_over_proc(&tree, &target, &m.destination)?;
+            (tree, target)
+        }
+        MountKind::New {
+            fstype: name,
+            source,
+            options,
+            legacy,
+        } => {
+            if fstype == b"proc" || fstype == b"sysfs" {
+                ordinary_directory(root, &m.destination)?;
+            }
+            let target = path::open_or_make(root, &m.destination, true)
+                .map_err(fail(MountStep::MakeTarget))?;
+            if let Some((data, flags)) = legacy {
+                return by_mount(root, m, name, source, data, *flags, &target);
+            }
+            let inherit = (fstype == b"tmpfs").then_some(target.as_fd());
+            (new(name, source, options, m.set, inherit)?, target)
+        }
+        MountKind::Cgroup { options } => {
+            let target = path::open_or_make(root, &m.destination, true)
+                .map_err(fail(MountStep::MakeTarget))?;
+            (cgroup(c, options, m)?, target)
+        }
+    };
+    // A new mount was born with its attributes; a bind has its source's.
+    if matches!(m.kind, MountKind::Bind { .. }) {
+        attributes(tree.as_fd(), m)?;
+    } else {
+        recursive_attributes(tree.as_fd(), m)?;
+    }
+    if m.copy_up {
+        copy_up::copy(target.as_fd(), tree.as_fd()).map_err(fail(MountStep::CopyUp))?;
+    }
+    mount::move_mount(&tree, &target).map_err(fail(MountStep::Attach))?;
+    if let Some(label) = &m.relabel {
+        fs::set_label(&tree, label).map_err(fail(MountStep::Label))?;
+    }
+    propagation(tree.as_fd(), m)?;
+    if m.readonly_late {
+        c.late[i].set(Some(tree));
+    }
+    Ok(())
+}
+
+fn propagation(tree: BorrowedFd, m: &Mount) -> Result<(), Fail> {
+    for kind in &m.propagation {
+        let attr = Attr {
+            propagation: kind & !libc::MS_REC,
+            ..Attr::default()
+        };
+        mount::set_attr(tree, kind & libc::MS_REC != 0, attr)
+            .map_err(fail(MountStep::Propagation))?;
+    }
+    Ok(())
+}
+
+/// Gives a bind, or a mount that is there, the attributes that its options name. As in mount(8) they
+/// replace those of what is bound, but for locked ones in a user namespace, unless an option cleared
+/// one by name: that is an error then, rather than a mount which is not as it was asked for.
+fn attributes(tree: BorrowedFd, m: &Mount) -> Result<(), Fail> {
+    if m.set | m.clear | m.replace != 0 {
+        let attr = Attr {
+            set: m.set,
+            clear: m.clear | m.replace,
+            ..Attr::default()
+        };
+        match mount::set_attr(tree, false, attr) {
+            Err(Errno::EPERM) if m.replace != 0 => {
+                let kept = Attr {
+                    clear: m.clear,
+                    ..attr
+                };
+                mount::set_attr(tree, false, kept).map_err(fail(MountStep::LockedFlags))?;
+            }
+            other => other.map_err(fail(MountStep::Attributes))?,
+        }
+    }
+    recursive_attributes(tree, m)
+}
+
+fn recursive_attributes(tree: BorrowedFd, m: &Mount) -> Result<(), Fail> {
+    if m.set_recursive | m.clear_recursive == 0 {
+        return Ok(());
+    }
+    let attr = Attr {
+        set: m.set_recursive,
+        clear: m.clear_recursive,
+        ..Attr::default()
+    };
+    mount::set_attr(tree, true, attr).map_err(fail(MountStep::Recursive))
+}
+
+/// A new instance of a file system, detached. A tmpfs that says nothing of its root's mode and owner
+/// takes those of the directory that it covers (`inherit`).
+fn new(
+    fstype: &CStr,
+    source: &CStr,
+    options: &[(std::ffi::CString, Option<std::ffi::CString>)],
+    attr: u64,
+    inherit: Option<BorrowedFd>,
+) -> Result<OwnedFd, Fail> {
+    let context = mount::fsopen(fstype).map_err(fail(MountStep::Type))?;
+    let words = |f: Fail| {
+        let mut text = [0; super::message::NOTE];
+        match fs::read(&context, &mut text) {
+            Ok(n) => f.noting(&text[..n]),
+            Err(_) => f,
+        }
+    };
+    if !source.is_empty() {
+        mount::fsconfig(&context, c"source", Some(source))
+            .map_err(|e| words(fail(MountStep::Source)(e)))?;
+    }
+    for (k, (key, value)) in options.iter().enumerate() {
+        mount::fsconfig(&context, key, value.as_deref()).map_err(|errno| {
+            words(Fail::new(Step::Mount, errno).at(MountStep::Option as u32 | (k as u32) << 8))
+        })?;
+    }
+    if let Some(target) = inherit {
+        let set = |name: &str| options.iter().any(|(key, _)| key.as_bytes() == name.as_bytes());
+        inherit_owner(&context, target, set).map_err(fail(MountStep::Make))?;
+    }
+    mount::fsconfig_create(&context).map_err(|e| words(fail(MountStep::Make)(e)))?;
+    mount::fsmount(&context, attr).map_err(|e| words(fail(MountStep::Make)(e)))
+}
+
+fn inherit_owner(
+    context: &OwnedFd,
+    target: BorrowedFd,
+    set: impl Fn(&str) -> bool,
+) -> sys::Result<()> {
+    let stat = fs::fstat(target)?;
+    let mut option = |key: &CStr, number: u32, base: u32| {
+        let mut value = path::Text::<32>::new();
+        value.push_number(number, base)?;
+        mount::fsconfig(context, key, Some(value.c_str()?))
+    };
+    if !set("mode") {
+        option(c"mode", stat.st_mode & 0o7777, 8)?;
+    }
+    // An owner that has no id in our user namespace can't be named; root is the default.
+    if stat.st_uid != 0 && !set("uid") {
+        let _ = option(c"uid", stat.st_uid, 10);
+    }
+    if stat.st_gid != 0 && !set("gid") {
+        let _ = option(c"gid", stat.st_gid, 10);
+    }
+    Ok(())
+}
+
+/// The old way, for options that fsconfig(2) can't take. The target is named through the host's
+/// /proc, which is still there: the descriptor decides, not the path.
+fn by_mount(
+    root: BorrowedFd,
+    m: &Mount,
+    fstype: &CStr,
+    source: &CStr,
+    data: &CStr,
+    flags: u64,
+    target: &OwnedFd,
+) -> Result<(), Fail> {
+    let mut name = path::Text::<64>::new();
+    name.push(b"/proc/self/fd/")
+        .and_then(|()| name.push_number(target.as_raw_fd() as u32, 10))
+        .map_err(fail(MountStep::Attach))?;
+    let name = name.c_str().map_err(fail(MountStep::Attach))?;
+    mount::mount(Some(source), name, Some(fstype), flags, Some(data))
+        .map_err(fail(MountStep::Make))?;
+    let tree = path::open(root, &m.destination).map_err(fail(MountStep::Target))?;
+    recursive_attributes(tree.as_fd(), m)?;
+    propagation(tree.as_fd(), m)
+}
+
+/// cgroup2. Where it can't be mounted (a user namespace without a cgroup namespace of its own, a
+/// sandbox), the container's own cgroup is bound instead, or the whole hierarchy when the container
+/// shares the cgroup namespace; as in runc.
+fn cgroup(
+    c: &Context,
+    options: &[(std::ffi::CString, Option<std::ffi::CString>)],
+    m: &Mount,
+) -> Result<OwnedFd, Fail> {
+    let refused = match new(c"cgroup2", c"cgroup", options, m.set, None) {
+        Err(fail) if matches!(fail.errno, Errno::EPERM | Errno::EBUSY) => fail,
+        other => return other,
+    };
+    let tree = mount::clone_tree(CWD, c.cgroup_source, false).map_err(|_| refused)?;
+    attributes(tree.as_fd(), m)?;
+    Ok(tree)
+}
+
+/// procfs and sysfs may not be mounted through a symlink: what comes after trusts their paths
+/// (CVE-2019-16884, CVE-2019-19921).
+fn ordinary_directory(root: BorrowedFd, destination: &CStr) -> Result<(), Fail> {
+    let resolve = fs::IN_ROOT | libc::RESOLVE_NO_SYMLINKS;
+    match fs::openat2(root, destination, libc::O_PATH | libc::O_DIRECTORY, 0, resolve) {
+        Err(errno @ (Errno::ELOOP | Errno::ENOTDIR)) => {
+            Err(fail(MountStep::NotProc)(errno).noting(b"must be mounted on ordinary directory"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Files of /proc that lxcfs and others replace by their own (runc's list).
+const REPLACEABLE: &[&[u8]] = &[
+    b"/proc/cpuinfo",
+    b"/proc/diskstats",
+    b"/proc/meminfo",
+    b"/proc/stat",
+    b"/proc/swaps",
+    b"/proc/uptime",
+    b"/proc/loadavg",
+    b"/proc/slabinfo",
+    b"/proc/sys/kernel/ns_last_pid",
+    b"/proc/sys/crypto/fips_enabled",
+];
+
+/// A bind over a part of /proc must itself be procfs: anything else would feed the runtime and the
+/// LSMs a fake (CVE-2019-16884).
+fn only_proc_over_proc(tree: &OwnedFd, target: &OwnedFd, destination: &CStr) -> Result<(), Fail> {
+    let destination = destination.to_bytes();
+    let below = destination == b"/proc" || destination.starts_with(b"/proc/");
+    if !below && !path::is_on(target, libc::PROC_SUPER_MAGIC) {
+        return Ok(());
+    }
+    if REPLACEABLE.contains(&destination) || path::is_on(tree, libc::PROC_SUPER_MAGIC) {
+        return Ok(());
+    }
+    Err(fail(MountStep::NotProc)(Errno::EPERM).noting(b"only procfs may be mounted inside /proc"))
+}
+
+/// `ro` of those mounts that setup still wrote to.
+pub fn readonly_late(c: &Context) -> Result<(), Fail> {
+    for (i, cell) in c.late.iter().enumerate() {
+        if let Some(tree) = cell.take() {
+            let attr = Attr {
+                set: libc::MOUNT_ATTR_RDONLY,
+                ..Attr::default()
+            };
+            mount::set_attr(&tree, false, attr)
+                .map_err(|e| fail(MountStep::Readonly)(e).of(i))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! The root file system: entered, left behind, hidden in parts, made read-only.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::message::{At, Fail, Step};
+use super::{Context, path};
+use crate::sys::fs::{self, CWD};
+use crate::sys::mount::{self, Attr};
+use crate::sys::{Errno, Result};
+
+fn propagate(fd: impl AsFd, recursive: bool, propagation: u64) -> Result<()> {
+    let attr = Attr {
+        propagation,
+        ..Attr::default()
+    };
+    mount::set_attr(fd, recursive, attr)
+}
+
+/// Cuts the mount namespace off from the host's and mounts the root file system on itself, so that
+/// it can be pivoted to. The descriptor is its `/` from here on.
+pub fn prepare(c: &Context) -> std::result::Result<OwnedFd, Fail> {
+    let plan = c.plan;
+    if !c.own_mounts {
+        return fs::open(CWD, &plan.rootfs, libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Rootfs);
+    }
+    let host = fs::open(CWD, c"/", libc::O_PATH, 0).at(Step::Propagation)?;
+    let kind = plan.propagation & !libc::MS_REC;
+    propagate(&host, plan.propagation & libc::MS_REC != 0, kind).at(Step::Propagation)?;
+    if kind == libc::MS_SHARED {
+        parent_private(c).at(Step::Propagation)?;
+    }
+    let tree = mount::clone_tree(CWD, &plan.rootfs, true).at(Step::Rootfs)?;
+    let target = fs::open(CWD, &plan.rootfs, libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Rootfs)?;
+    mount::move_mount(&tree, &target).at(Step::Rootfs)?;
+    Ok(tree)
+}
+
+/// Makes the mount in which the root file system lies private: pivot_root(2) refuses a shared one,
+/// and what is mounted next must not propagate to the host. A directory that isn't the root of a
+/// mount answers EINVAL; then its parent may be.
+fn parent_private(c: &Context) -> Result<()> {
+    let mut at = fs::open(CWD, &c.plan.rootfs, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    for _ in 0..libc::PATH_MAX {
+        match propagate(&at, false, libc::MS_PRIVATE) {
+            Err(Errno::EINVAL) => at = fs::open(&at, c"..", libc::O_PATH, 0)?,
+            other => return other,
+        }
+    }
+    Err(Errno::ELOOP)
+}
+
+/// Makes the root file system the process's root and leaves the host's behind.
+pub fn pivot(c: &Context, root: BorrowedFd) -> std::result::Result<(), Fail> {
+    let plan = c.plan;
+    fs::fchdir(root).at(Step::Pivot)?;
+    if !c.own_mounts {
+        return fs::chroot(c".").at(Step::Pivot);
+    }
+    if plan.no_pivot {
+        let host = fs::open(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Pivot)?;
+        mount::move_mount(root, &host).at(Step::Pivot)?;
+        fs::chroot(c".").at(Step::Pivot)?;
+        fs::chdir(c"/").at(Step::Pivot)?;
+    } else {
+        let old = fs::open(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Pivot)?;
+        mount::pivot_root_here().at(Step::Pivot)?;
+        // The old root lies over the new one now. It must be no peer of the host's mounts when it
+        // is unmounted, or they would go with it.
+        fs::fchdir(&old).at(Step::Pivot)?;
+        if plan.propagation & (libc::MS_PRIVATE | libc::MS_SLAVE) == 0 {
+            propagate(&old, true, libc::MS_SLAVE).at(Step::Pivot)?;
+        }
+        mount::detach(c".").at(Step::Pivot)?;
+        fs::chdir(c"/").at(Step::Pivot)?;
+    }
+    if plan.rootfs_propagation != 0 {
+        let recursive = plan.rootfs_propagation & libc::MS_REC != 0;
+        propagate(root, recursive, plan.rootfs_propagation & !libc::MS_REC)
+            .at(Step::RootfsPropagation)?;
+    }
+    Ok(())
+}
+
+/// `root.readonly`.
+pub fn readonly(root: BorrowedFd) -> Result<()> {
+    let attr = Attr {
+        set: libc::MOUNT_ATTR_RDONLY,
+        ..Attr::default()
+    };
+    mount::set_attr(root, false, attr)
+}
+
+/// `linux.readonlyPaths`: each is bound on itself, read-only. What isn't there needs no protection.
+pub fn readonly_paths(c: &Context, root: BorrowedFd) -> std::result::Result<(), Fail> {
+    let attr = Attr {
+        set: libc::MOUNT_ATTR_RDONLY,
+        ..Attr::default()
+    };
+    for (i, name) in c.plan.readonly_paths.iter().enumerate() {
+        let target = match path::open(root, name) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
+            other => other.of(Step::ReadonlyPath, i)?,
+        };
+        let tree = mount::clone_tree(&target, c"", true).of(Step::ReadonlyPath, i)?;
+        mount::set_attr(&tree, false, attr).of(Step::ReadonlyPath, i)?;
+        mount::move_mount(&tree, &target).of(Step::ReadonlyPath, i)?;
+    }
+    Ok(())
+}
+
+/// The host's /dev/null, to be laid over masked files. It's taken before the pivot and by
+/// its device number: a root file system that has something else there gains nothing
+/// (CVE-2025-31133).
+pub fn null(c: &Context) -> std::result::Result<Option<OwnedFd>, Fail> {
+    if c.plan.masked_paths.is_empty() {
+        return Ok(None);
+    }
+    let tree = mount::clone_tree(CWD, c"/dev/null", false).at(Step::MaskedPath)?;
+    let stat = fs::fstat(&tree).at(Step::MaskedPath)?;
+    if !fs::is_type(&stat, libc::S_IFCHR) || stat.st_rdev != libc::makedev(1, 3) {
+        return Err(Fail::new(Step::MaskedPath, Errno::ENODEV).noting(b"host's /dev/null"));
+    }
+    Ok(Some(tree))
+}
+
+/// `linux.maskedPaths`: /dev/null over files, one shared empty read-only tmpfs over directories (one
+/// superblock, however many they are). What isn't there needs no mask.
+pub fn masked_paths(
+    c: &Context,
+    root: BorrowedFd,
+    null: Option<OwnedFd>,
+) -> std::result::Result<(), Fail> {
+    let mut over_files = Cover::new(null);
+    let mut over_directories = Cover::new(None);
+    for (i, name) in c.plan.masked_paths.iter().enumerate() {
+        let target = match path::open(root, name) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
+            other => other.of(Step::MaskedPath, i)?,
+        };
+        let stat = fs::fstat(&target).of(Step::MaskedPath, i)?;
+        let cover = if fs::is_type(&stat, libc::S_IFDIR) {
+            if over_directories.0.is_none() {
+                over_directories = Cover::new(Some(empty(c).of(Step::MaskedPath, i)?));
+            }
+            &mut over_directories
+        } else {
+            &mut over_files
+        };
+        cover.lay(target.as_fd()).of(Step::MaskedPath, i)?;
+    }
+    Ok(())
+}
+
+/// A mount that is laid over many things: the first time it's attached, afterwards copied. (Before
+/// Linux 6.15 only an attached mount can be copied.)
+struct Cover(Option<(OwnedFd, bool)>);
+
+impl Cover {
+    fn new(tree: Option<OwnedFd>) -> Cover {
+        Cover(tree.map(|tree| (tree, false)))
+    }
+
+    fn lay(&mut self, target: BorrowedFd) -> Result<()> {
+        let Some((tree, attached)) = &mut self.0 else {
+            return Err(Errno::ENODEV);
+        };
+        if *attached {
+            return mount::move_mount(mount::clone_tree(&*tree, c"", false)?, target);
+        }
+        mount::move_mount(&*tree, target)?;
+        *attached = true;
+        Ok(())
+    }
+}
+
+/// An empty, read-only tmpfs that can't grow.
+fn empty(c: &Context) -> Result<OwnedFd> {
+    let context = mount::fsopen(c"tmpfs")?;
+    // The root takes an inode; Ubuntu's kernels count one more.
+    for (key, value) in [
+        (c"source", Some(c"tmpfs")),
+        (c"nr_blocks", Some(c"1")),
+        (c"nr_inodes", Some(c"2")),
+        (c"ro", None),
+    ] {
+        mount::fsconfig(&context, key, value)?;
+    }
+    if let Some(label) = c.mount_label {
+        mount::fsconfig(&context, c"context", Some(label))?;
+    }
+    mount::fsconfig_create(&context)?;
+    mount::fsmount(&context, libc::MOUNT_ATTR_RDONLY)
+}

@@ -1,0 +1,92 @@
+//! The runtime's own executable as the child shall have it: through a mount that is read-only and in
+//! nobody's namespace (see `sys::mem` for why).
+
+use std::ffi::{CString, OsStr};
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::sys::fs::CWD;
+use crate::sys::mount::{self, Attr};
+use crate::sys::{self, Errno, mem};
+
+/// The executable, protected.
+pub struct Exe {
+    /// Where it's mapped.
+    pub image: mem::Image,
+    /// The same file through the read-only mount, or a sealed copy.
+    pub file: OwnedFd,
+    /// The mount. As long as it's open, it's in an anonymous namespace; the child closes it before
+    /// any code of the container runs, and parent and child share that cost.
+    pub mount: Option<OwnedFd>,
+}
+
+/// Opens it so. `None`: nobody in the container could write it anyway, because even we can't.
+pub fn protect() -> Result<Option<Exe>> {
+    let path = fs::read_link("/proc/self/exe").context("readlink /proc/self/exe")?;
+    match through_mount(&path) {
+        Ok(exe) => Ok(Some(exe)),
+        // Not root; or it was removed, or replaced, since we were started from it.
+        Err(Errno::EPERM | Errno::EACCES | Errno::ENOENT | Errno::ESTALE) => {
+            let euid = sys::cred::effective_ids().0;
+            let owner = fs::metadata("/proc/self/exe").context("stat /proc/self/exe")?.uid();
+            let writable = sys::fs::access(CWD, c"/proc/self/exe", libc::W_OK).is_ok();
+            if euid != 0 && owner != euid && !writable {
+                return Ok(None);
+            }
+            sealed_copy().map(Some)
+        }
+        Err(errno) => Err(super::failed(errno, format_args!("protect {path:?}"))),
+    }
+}
+
+fn c_string(text: &OsStr) -> sys::Result<CString> {
+    CString::new(text.as_bytes()).map_err(|_| Errno::EINVAL)
+}
+
+fn through_mount(path: &Path) -> sys::Result<Exe> {
+    let directory = c_string(path.parent().ok_or(Errno::ENOENT)?.as_os_str())?;
+    let name = c_string(path.file_name().ok_or(Errno::ENOENT)?)?;
+    let mount = mount::clone_tree(CWD, &directory, false)?;
+    let attr = Attr {
+        set: libc::MOUNT_ATTR_RDONLY,
+        ..Attr::default()
+    };
+    mount::set_attr(&mount, false, attr)?;
+    let file = sys::fs::open(&mount, &name, libc::O_RDONLY, 0)?;
+    // The path may name another file by now: one that isn't mapped here would be executed instead.
+    let (found, own) = (sys::fs::fstat(&file)?, sys::fs::stat_at(CWD, c"/proc/self/exe", 0)?);
+    if (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino) {
+        return Err(Errno::ESTALE);
+    }
+    Ok(Exe {
+        image: mem::image(),
+        file,
+        mount: Some(mount),
+    })
+}
+
+/// A copy in memory that nobody can change (memfd_create(2)). Dear, about a millisecond and the size
+/// of the binary; only where no mount can be made.
+fn sealed_copy() -> Result<Exe> {
+    let content = fs::read("/proc/self/exe").context("read /proc/self/exe")?;
+    let make = || {
+        let file = sys::fs::memfd(c"runz")?;
+        let mut rest = &content[..];
+        while !rest.is_empty() {
+            rest = &rest[sys::fs::write(&file, rest)?..];
+        }
+        sys::fs::seal(&file)?;
+        Ok(file)
+    };
+    let file = make().map_err(|errno| super::failed(errno, "copy the executable to memory"))?;
+    Ok(Exe {
+        image: mem::image(),
+        file,
+        mount: None,
+    })
+}

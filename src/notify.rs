@@ -1,0 +1,94 @@
+//! NOTIFY_SOCKET (sd_notify(3)): the container reports to a socket in its state directory, bound at
+//! /run/notify; we forward that it's ready to the caller's socket, in our own name.
+
+use std::fs::Permissions;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::launch::failed;
+use crate::sys::{fs, process, socket};
+
+/// The container's end.
+pub struct Socket {
+    fd: OwnedFd,
+    host: PathBuf,
+}
+
+/// How long systemd may take to let go of the BARRIER descriptor.
+const BARRIER_WAIT: Duration = Duration::from_secs(30);
+
+/// Makes the socket in the state directory.
+pub fn listen(state_directory: &Path, host: &Path) -> Result<Socket> {
+    let path = state_directory.join("notify/notify.sock");
+    let fd = socket::bind_datagram(&path)
+        .map_err(|e| failed(e, format_args!("bind notify socket {path:?}")))?;
+    // The container's user may be anybody.
+    std::fs::set_permissions(&path, Permissions::from_mode(0o777))
+        .with_context(|| format!("chmod {path:?}"))?;
+    Ok(Socket {
+        fd,
+        host: host.to_owned(),
+    })
+}
+
+impl Socket {
+    /// To poll.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Takes one report; if it says READY=, tells the caller's socket, and which pid is the main one.
+    /// Whether it did.
+    pub fn pass(&self, pid: i32) -> Result<bool> {
+        let mut data = [0; 4096];
+        let (n, _) = socket::receive(&self.fd, &mut data).map_err(|e| failed(e, "read notify socket"))?;
+        let ready = data[..n]
+            .split(|b| *b == b'\n')
+            .find(|line| line.starts_with(b"READY="));
+        let Some(ready) = ready else {
+            return Ok(false);
+        };
+        let describe = |e| failed(e, format_args!("NOTIFY_SOCKET {:?}", self.host));
+        let host = socket::connect_datagram(&self.host).map_err(describe)?;
+        let mut message = ready.to_vec();
+        message.push(b'\n');
+        socket::send(&host, &message, None).map_err(describe)?;
+        socket::send(&host, format!("MAINPID={pid}").as_bytes(), None).map_err(describe)?;
+        // We may end now only when all of that was taken in (sd_notify_barrier(3)).
+        let (read, write) = fs::pipe().map_err(describe)?;
+        socket::send(&host, b"BARRIER=1", Some(write.as_fd())).map_err(describe)?;
+        drop(write);
+        process::wait_gone(read.as_fd(), BARRIER_WAIT).map_err(describe)?;
+        Ok(true)
+    }
+
+    /// Waits until the container says that it's ready, or ends.
+    pub fn forward(&self, pid: i32) -> Result<()> {
+        let Ok(init) = process::pidfd_open(pid) else {
+            return Ok(());
+        };
+        loop {
+            let mut fds = [
+                PollFd::new(self.fd.as_fd(), PollFlags::POLLIN),
+                PollFd::new(init.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Err(crate::sys::Errno::EINTR) => continue,
+                other => other.map_err(|e| failed(e, "poll")).map(drop)?,
+            }
+            let said = fds[0].any() == Some(true);
+            let ended = fds[1].any() == Some(true);
+            if said && self.pass(pid)? {
+                return Ok(());
+            }
+            if ended && !said {
+                return Ok(());
+            }
+        }
+    }
+}

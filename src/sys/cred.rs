@@ -1,0 +1,234 @@
+//! Credentials and what else a process carries over execve(2): ids, capabilities, keyring,
+//! scheduling, memory policy, personality, seccomp.
+
+use super::{Result, check, check_fd, check_int};
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+
+/// setgroups(2).
+pub fn setgroups(groups: &[u32]) -> Result<()> {
+    // SAFETY: the kernel reads `groups.len()` ids. The raw call, because the C library's would
+    // signal other threads.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
+}
+
+/// setresgid(2) with all three ids.
+pub fn setgid(gid: u32) -> Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+/// setresuid(2) with all three ids.
+pub fn setuid(uid: u32) -> Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// setfsuid(2) and setfsgid(2): the ids by which files are made. They can't fail visibly.
+pub fn set_fs_ids(uid: u32, gid: u32) {
+    // SAFETY: no memory is involved.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, gid);
+        libc::syscall(libc::SYS_setfsuid, uid);
+    }
+}
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// _LINUX_CAPABILITY_VERSION_3 (linux/capability.h).
+const CAP_VERSION: u32 = 0x2008_0522;
+
+/// capset(2) of the calling thread; bit N is capability N.
+pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
+    let header = CapHeader {
+        version: CAP_VERSION,
+        pid: 0,
+    };
+    let half = |shift: u32| CapData {
+        effective: (effective >> shift) as u32,
+        permitted: (permitted >> shift) as u32,
+        inheritable: (inheritable >> shift) as u32,
+    };
+    let data = [half(0), half(32)];
+    // SAFETY: version 3 takes two data structs; all outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_capset, &header, data.as_ptr()) }).map(drop)
+}
+
+/// The calling thread's permitted capabilities (capget(2)).
+pub fn permitted() -> Result<u64> {
+    let header = CapHeader {
+        version: CAP_VERSION,
+        pid: 0,
+    };
+    let mut data = [CapData {
+        effective: 0,
+        permitted: 0,
+        inheritable: 0,
+    }; 2];
+    // SAFETY: version 3 fills two data structs.
+    check(unsafe { libc::syscall(libc::SYS_capget, &header, data.as_mut_ptr()) })?;
+    Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
+}
+
+const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
+const KEYCTL_SETPERM: i32 = 5;
+const KEYCTL_DESCRIBE: i32 = 6;
+
+/// Joins the session keyring of that name, or makes it (keyctl_join_session_keyring(3)); its serial.
+pub fn join_session_keyring(name: &CStr) -> Result<i32> {
+    // SAFETY: `name` outlives the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            name.as_ptr(),
+        )
+    })
+    .map(|serial| serial as i32)
+}
+
+/// Adds permission bits to a key (keyctl_setperm(3)); the present ones are read from its
+/// description, `type;uid;gid;perm;…` with perm in hex.
+pub fn widen_key(serial: i32, add: u32) -> Result<()> {
+    let mut text = [0u8; 512];
+    // SAFETY: the kernel writes at most `text.len()` bytes.
+    let length = check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_DESCRIBE,
+            serial,
+            text.as_mut_ptr(),
+            text.len(),
+        )
+    })? as usize;
+    let text = &text[..length.min(text.len())];
+    let field = text.split(|b| *b == b';').nth(3).unwrap_or_default();
+    let mut perm = 0u32;
+    for digit in field.iter().filter_map(|b| (*b as char).to_digit(16)) {
+        perm = perm << 4 | digit;
+    }
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, serial, perm | add) }).map(drop)
+}
+
+/// personality(2).
+pub fn personality(persona: u64) -> Result<()> {
+    // SAFETY: no memory is involved.
+    check_int(unsafe { libc::personality(persona) }).map(drop)
+}
+
+/// sched_setattr(2) of the calling thread.
+pub fn sched_setattr(attr: &crate::plan::Scheduler) -> Result<()> {
+    let raw = libc::sched_attr {
+        size: size_of::<libc::sched_attr>() as u32,
+        sched_policy: attr.policy,
+        sched_flags: attr.flags,
+        sched_nice: attr.nice,
+        sched_priority: attr.priority,
+        sched_runtime: attr.runtime,
+        sched_deadline: attr.deadline,
+        sched_period: attr.period,
+    };
+    // SAFETY: `raw` outlives the call and says its own size.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw, 0) }).map(drop)
+}
+
+/// ioprio_set(2) of the calling process group, as runc does.
+pub fn ioprio_set(priority: i32) -> Result<()> {
+    const IOPRIO_WHO_PGRP: i32 = 2;
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PGRP, 0, priority) }).map(drop)
+}
+
+/// set_mempolicy(2); bit N of word N/64 of `nodes` is node N.
+pub fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<()> {
+    let (pointer, bits) = match nodes {
+        [] => (std::ptr::null(), 0),
+        // The kernel reads one bit less than it is told (set_mempolicy(2), BUGS).
+        nodes => (nodes.as_ptr(), nodes.len() * 64 + 1),
+    };
+    // SAFETY: the kernel reads `nodes.len()` words.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, bits) }).map(drop)
+}
+
+/// sched_setaffinity(2) of `pid` (0: the caller); bit N of the bytes is CPU N.
+pub fn set_affinity(pid: i32, mask: &[u8]) -> Result<()> {
+    // SAFETY: the kernel reads `mask.len()` bytes.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_sched_setaffinity,
+            pid,
+            mask.len(),
+            mask.as_ptr(),
+        )
+    })
+    .map(drop)
+}
+
+/// The caller's CPU mask (sched_getaffinity(2)); the bytes that were filled.
+pub fn affinity(mask: &mut [u8]) -> Result<usize> {
+    // SAFETY: the kernel writes at most `mask.len()` bytes.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_sched_getaffinity,
+            0,
+            mask.len(),
+            mask.as_mut_ptr(),
+        )
+    })
+    .map(|n| n as usize)
+}
+
+/// Loads a filter for the calling thread (seccomp(2), SECCOMP_SET_MODE_FILTER). With
+/// SECCOMP_FILTER_FLAG_NEW_LISTENER, the descriptor for notifications.
+pub fn seccomp(filter: &[libc::sock_filter], flags: u32) -> Result<Option<OwnedFd>> {
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel copies the program; it does not write to it.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &program,
+        )
+    };
+    if flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32 != 0 {
+        return check_fd(answer).map(Some);
+    }
+    check(answer)?;
+    Ok(None)
+}
+
+/// sethostname(2).
+pub fn sethostname(name: &CStr) -> Result<()> {
+    // SAFETY: the kernel reads as many bytes as the string has.
+    check_int(unsafe { libc::sethostname(name.as_ptr(), name.count_bytes()) }).map(drop)
+}
+
+/// setdomainname(2).
+pub fn setdomainname(name: &CStr) -> Result<()> {
+    // SAFETY: the kernel reads as many bytes as the string has.
+    check_int(unsafe { libc::setdomainname(name.as_ptr(), name.count_bytes()) }).map(drop)
+}
+
+/// The caller's effective uid and gid.
+pub fn effective_ids() -> (u32, u32) {
+    // SAFETY: no memory is involved; the calls cannot fail.
+    unsafe { (libc::geteuid(), libc::getegid()) }
+}
+

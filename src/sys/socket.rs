@@ -1,0 +1,171 @@
+//! Unix sockets: the channel between `launch` and `init`, and descriptors that are sent to others.
+
+use super::{Errno, Result, check, check_fd, check_int, retry};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A connected pair that keeps message boundaries (socketpair(2), SOCK_SEQPACKET).
+pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: the kernel fills both; they are new and ours.
+    unsafe {
+        check_int(libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()))?;
+        Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])))
+    }
+}
+
+/// Room for one descriptor in a control message.
+const CONTROL: usize = 64;
+
+#[repr(align(8))]
+struct Control([u8; CONTROL]);
+
+/// Sends `data`, and `fd` with it (unix(7), SCM_RIGHTS).
+pub fn send(socket: impl AsFd, data: &[u8], fd: Option<BorrowedFd>) -> Result<()> {
+    let mut control = Control([0; CONTROL]);
+    let mut io = libc::iovec {
+        iov_base: data.as_ptr().cast_mut().cast(),
+        iov_len: data.len(),
+    };
+    // SAFETY: the headers point to `io` and `control`, which outlive the call; `control` has room
+    // for one descriptor and is aligned for cmsghdr.
+    retry(|| unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &mut io;
+        message.msg_iovlen = 1;
+        if let Some(fd) = fd {
+            message.msg_control = control.0.as_mut_ptr().cast();
+            message.msg_controllen = libc::CMSG_SPACE(size_of::<RawFd>() as u32) as usize;
+            let header = libc::CMSG_FIRSTHDR(&message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as u32) as usize;
+            libc::CMSG_DATA(header)
+                .cast::<RawFd>()
+                .write_unaligned(fd.as_raw_fd());
+        }
+        check(libc::sendmsg(socket.as_fd().as_raw_fd(), &message, libc::MSG_NOSIGNAL) as libc::c_long)
+    })
+    .map(drop)
+}
+
+/// Receives a message into `data`, and the descriptor that came with it. A length of 0 means that
+/// the other end is closed.
+pub fn receive(socket: impl AsFd, data: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+    let mut control = Control([0; CONTROL]);
+    let mut io = libc::iovec {
+        iov_base: data.as_mut_ptr().cast(),
+        iov_len: data.len(),
+    };
+    // SAFETY: as in `send`; a received descriptor is new and ours.
+    unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &mut io;
+        message.msg_iovlen = 1;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = CONTROL;
+        let n = retry(|| {
+            check(libc::recvmsg(
+                socket.as_fd().as_raw_fd(),
+                &mut message,
+                libc::MSG_CMSG_CLOEXEC,
+            ) as libc::c_long)
+        })?;
+        let mut fd = None;
+        let header = libc::CMSG_FIRSTHDR(&message);
+        if !header.is_null()
+            && (*header).cmsg_level == libc::SOL_SOCKET
+            && (*header).cmsg_type == libc::SCM_RIGHTS
+        {
+            let raw = libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned();
+            fd = Some(OwnedFd::from_raw_fd(raw));
+        }
+        Ok((n as usize, fd))
+    }
+}
+
+/// Connects to the AF_UNIX stream socket at `path`. A path that is too long for sockaddr_un is
+/// reached through its directory's descriptor.
+pub fn connect(path: &Path) -> Result<OwnedFd> {
+    // SAFETY: no memory is involved.
+    let socket = check_fd(
+        unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) }.into(),
+    )?;
+    with_address(path, |address, length| {
+        // SAFETY: `address` outlives the call and `length` is within it.
+        retry(|| {
+            check_int(unsafe {
+                libc::connect(socket.as_raw_fd(), (&raw const *address).cast(), length)
+            })
+        })
+    })?;
+    Ok(socket)
+}
+
+/// Binds a datagram socket at `path` and gives it mode 0777, as notify sockets have.
+pub fn bind_datagram(path: &Path) -> Result<OwnedFd> {
+    // SAFETY: no memory is involved.
+    let socket = check_fd(
+        unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }.into(),
+    )?;
+    with_address(path, |address, length| {
+        // SAFETY: as in `connect`.
+        check_int(unsafe { libc::bind(socket.as_raw_fd(), (&raw const *address).cast(), length) })
+    })?;
+    Ok(socket)
+}
+
+/// Connects a datagram socket to `path`; a leading `@` is the abstract namespace (sd_notify(3)).
+pub fn connect_datagram(path: &Path) -> Result<OwnedFd> {
+    // SAFETY: no memory is involved.
+    let socket = check_fd(
+        unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }.into(),
+    )?;
+    with_address(path, |address, length| {
+        if address.sun_path[0] == b'@' as libc::c_char {
+            address.sun_path[0] = 0;
+        }
+        // SAFETY: as in `connect`.
+        check_int(unsafe {
+            libc::connect(socket.as_raw_fd(), (&raw const *address).cast(), length)
+        })
+    })?;
+    Ok(socket)
+}
+
+fn with_address<T>(
+    path: &Path,
+    call: impl FnOnce(&mut libc::sockaddr_un, u32) -> Result<T>,
+) -> Result<T> {
+    // SAFETY: sockaddr_un is plain data.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as u16;
+    let mut bytes = path.as_os_str().as_bytes().to_vec();
+    let directory;
+    if bytes.len() >= address.sun_path.len() {
+        let parent = path.parent().ok_or(Errno::EINVAL)?;
+        let name = path.file_name().ok_or(Errno::EINVAL)?;
+        let parent = std::ffi::CString::new(parent.as_os_str().as_bytes())
+            .map_err(|_| Errno::EINVAL)?;
+        directory = super::fs::open(
+            super::fs::CWD,
+            &parent,
+            libc::O_PATH | libc::O_DIRECTORY,
+            0,
+        )?;
+        bytes = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
+        bytes.extend_from_slice(name.as_bytes());
+        if bytes.len() >= address.sun_path.len() {
+            return Err(Errno::ENAMETOOLONG);
+        }
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(&bytes) {
+        *to = *from as libc::c_char;
+    }
+    let path_start = std::mem::offset_of!(libc::sockaddr_un, sun_path);
+    let terminator = usize::from(bytes.first() != Some(&b'@'));
+    let length = path_start + bytes.len() + terminator;
+    call(&mut address, length as u32)
+}
