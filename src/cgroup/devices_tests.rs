@@ -184,6 +184,18 @@ fn a_configured_device_takes_its_built_in_rule_away() {
 }
 
 #[test]
+fn numbers_that_no_device_has_match_none() {
+    // 0x1001 in 12 bits is 1, and 0x100003 in 20 bits is 3.
+    let json = r#"[{"allow":true,"type":"c","major":4097,"minor":77,"access":"rwm"},
+        {"allow":true,"type":"c","major":4174,"access":"rwm"},
+        {"allow":true,"type":"c","major":77,"minor":1048579,"access":"rwm"}]"#;
+    let program = program(&rules(&parse(json), &[]).unwrap());
+    assert!(!run(&program, [READ << 16 | 2, 1, 77]));
+    assert!(!run(&program, [READ << 16 | 2, 77, 3]));
+    assert!(!run(&program, [READ << 16 | 2, 78, 3]));
+}
+
+#[test]
 fn everything_allowed_is_recognised() {
     let all = |json: &str| allow_all(&rules(&parse(json), &[]).unwrap());
     assert!(all(r#"[{"allow":true,"access":"rwm"}]"#));

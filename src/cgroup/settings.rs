@@ -29,7 +29,8 @@ pub struct Context<'a> {
 /// Whether a cgroup is set up or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// All values are to be as if the cgroup were new; there always is a device filter.
+    /// Where a value has two halves the missing one is the kernel's default, and there always is a
+    /// device filter.
     Create,
     /// What is not given stays as it is, device filter included.
     Update,
