@@ -54,7 +54,8 @@ pub fn stream(cgroup: &Cgroup, id: &str, interval: Duration, out: &mut impl Writ
             Happened::Emptied => return Ok(()),
             Happened::OomKill => oom_line(id)?,
             Happened::Nothing => {
-                next += interval;
+                // Not from the last one: a reader that stops reading gets no burst afterwards.
+                next = Instant::now() + interval;
                 match cgroup.stats() {
                     Ok(stats) => stats_line(id, &stats)?,
                     // Removed while it was read.
