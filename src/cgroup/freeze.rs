@@ -26,7 +26,15 @@ pub fn is_frozen(path: &Path) -> Result<bool> {
     let text = nix::fcntl::open(&path.join("cgroup.freeze"), flags, Mode::empty())
         .and_then(|file| read_all(file.as_fd()));
     match text {
-        Ok(text) if text.trim() == "1" => Cgroup::open(path)?.is_frozen(),
+        Ok(text) if text.trim() == "1" => match Cgroup::open_raw(path.to_owned()) {
+            Ok(cgroup) => cgroup.is_frozen(),
+            // Removed meanwhile.
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(failed(
+                format_args!("open cgroup {}", path.display()),
+                errno,
+            )),
+        },
         Ok(_) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
         Err(errno) => Err(failed(
             format_args!("read {}/cgroup.freeze", path.display()),
