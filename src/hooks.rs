@@ -81,5 +81,7 @@ pub fn text(file: &File) -> String {
     let mut file = file;
     let _ = file.rewind();
     let _ = file.take(16 << 10).read_to_end(&mut bytes);
-    String::from_utf8_lossy(&bytes).trim_end().replace('\n', "; ")
+    String::from_utf8_lossy(&bytes)
+        .trim_end()
+        .replace('\n', "; ")
 }

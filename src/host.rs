@@ -33,7 +33,8 @@ impl Host {
     pub fn look(labels: bool) -> Host {
         let (euid, egid) = cred::effective_ids();
         let in_user_namespace = in_user_namespace();
-        let denied = || fs::read_to_string("/proc/self/setgroups").is_ok_and(|t| t.trim() == "deny");
+        let denied =
+            || fs::read_to_string("/proc/self/setgroups").is_ok_and(|t| t.trim() == "deny");
         Host {
             euid,
             egid,
@@ -49,8 +50,7 @@ impl Host {
 /// Whether the caller is in a user namespace other than the initial one.
 pub fn in_user_namespace() -> bool {
     // Without user namespaces in the kernel there is no such file.
-    fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| !map.split_whitespace().eq(WHOLE))
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_whitespace().eq(WHOLE))
 }
 
 fn apparmor() -> bool {

@@ -46,7 +46,8 @@ impl Socket {
     /// Whether it did.
     pub fn pass(&self, pid: i32) -> Result<bool> {
         let mut data = [0; 4096];
-        let (n, _) = socket::receive(&self.fd, &mut data).map_err(|e| failed(e, "read notify socket"))?;
+        let (n, _) =
+            socket::receive(&self.fd, &mut data).map_err(|e| failed(e, "read notify socket"))?;
         let ready = data[..n]
             .split(|b| *b == b'\n')
             .find(|line| line.starts_with(b"READY="));

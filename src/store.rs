@@ -259,8 +259,8 @@ impl Container {
     /// Locks the directory against another verb at the same time; the lock lasts as long as the file
     /// is open.
     pub fn lock(&self) -> Result<File> {
-        let file = File::open(&self.directory)
-            .with_context(|| format!("open {:?}", self.directory))?;
+        let file =
+            File::open(&self.directory).with_context(|| format!("open {:?}", self.directory))?;
         file.try_lock()
             .context("another runz is at work on the container")?;
         Ok(file)
@@ -340,7 +340,13 @@ impl Record {
     /// The state as hooks and the seccomp agent read it (runtime-spec, "State"). `pid` 0 leaves the
     /// key out.
     pub fn spec_state(&self, status: &str, pid: i32) -> Vec<u8> {
-        spec_state(&self.id, status, pid, &self.runz.bundle, &self.runz.annotations)
+        spec_state(
+            &self.id,
+            status,
+            pid,
+            &self.runz.bundle,
+            &self.runz.annotations,
+        )
     }
 }
 

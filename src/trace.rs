@@ -34,7 +34,9 @@ impl Trace {
     /// Where the child writes its steps.
     pub fn shared(&self) -> Result<Option<mem::Shared>> {
         match self.file {
-            Some(_) => mem::Shared::new(1 << 12).map(Some).context("mmap for --trace"),
+            Some(_) => mem::Shared::new(1 << 12)
+                .map(Some)
+                .context("mmap for --trace"),
             None => Ok(None),
         }
     }

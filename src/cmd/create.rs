@@ -9,16 +9,15 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Context;
 use crate::cgroup::Cgroup;
-use crate::launch::{self, Started, failed};
+use crate::launch::{self, Started};
 use crate::plan::{self, MountKind, Options, Plan};
 use crate::store::{self, Container, Record};
-use crate::{bundle, cgroup, cli, hooks, host, log, sys};
+use crate::{bundle, cgroup, cli, hooks, host, log};
 
 /// `create`.
 pub fn create(c: &Context, options: &cli::Create) -> Result<u8> {
-    let mut made = make(c, options, Kind::Create, None)?;
+    let made = make(c, options, Kind::Create, None)?;
     made.started.committed()?;
-    made.console.take().map_or(Ok(()), |_| Ok(0)).map(|_| 0)?;
     Ok(0)
 }
 
@@ -65,15 +64,22 @@ pub fn make(
     store::check_id(&options.id)?;
     let bundle = bundle::load(&directory)?;
     let spec = &bundle.spec;
-    let terminal = spec.process().as_ref().is_some_and(|p| p.terminal() == Some(true));
+    let terminal = spec
+        .process()
+        .as_ref()
+        .is_some_and(|p| p.terminal() == Some(true));
     check_terminal(terminal, kind, options.console_socket.is_some())?;
 
     c.trace.begin("plan");
     let notify = std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty());
-    let labels = spec.linux().as_ref().is_some_and(|l| l.mount_label().is_some())
-        || spec.process().as_ref().is_some_and(|p| {
-            p.apparmor_profile().is_some() || p.selinux_label().is_some()
-        });
+    let labels = spec
+        .linux()
+        .as_ref()
+        .is_some_and(|l| l.mount_label().is_some())
+        || spec
+            .process()
+            .as_ref()
+            .is_some_and(|p| p.apparmor_profile().is_some() || p.selinux_label().is_some());
     let host = host::Host::look(labels);
     let state_directory = c.root.path.join(&options.id);
     let plan_options = Options {
@@ -102,7 +108,17 @@ pub fn make(
 
     c.trace.begin("reserve");
     let container = store::reserve(&c.root, &options.id)?;
-    let result = build(c, options, kind, signal_mask, &container, spec, &plan, &directory, notify);
+    let result = build(
+        c,
+        options,
+        kind,
+        signal_mask,
+        &container,
+        spec,
+        &plan,
+        &directory,
+        notify,
+    );
     match result {
         Ok((started, record, cgroup, console)) => Ok(Made {
             started,
@@ -126,7 +142,10 @@ type Built = (
     Option<std::os::fd::OwnedFd>,
 );
 
-#[expect(clippy::too_many_arguments, reason = "one caller: the second half of `make`")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one caller: the second half of `make`"
+)]
 fn build(
     c: &Context,
     options: &cli::Create,
@@ -163,7 +182,15 @@ fn build(
     let state = |status: &str, pid: i32| {
         store::spec_state(&options.id, status, pid, &bundle_text, &annotations)
     };
-    let mut record = record(c, options, spec, plan, &bundle_text, cgroup.as_ref(), notify);
+    let mut record = record(
+        c,
+        options,
+        spec,
+        plan,
+        &bundle_text,
+        cgroup.as_ref(),
+        notify,
+    );
     let result = (|| {
         if let Some(cgroup) = &cgroup {
             cgroup.apply(&plan.resources)?;
@@ -253,7 +280,14 @@ fn settle(
         Ok(console)
     })();
     match result {
-        Ok(console) => Ok((started, if kind == Kind::RunForeground { console } else { None })),
+        Ok(console) => Ok((
+            started,
+            if kind == Kind::RunForeground {
+                console
+            } else {
+                None
+            },
+        )),
         Err(error) => {
             started.kill();
             Err(error)
@@ -280,8 +314,9 @@ fn check_terminal(terminal: bool, kind: Kind, socket: bool) -> Result<()> {
 fn check_rootfs(plan: &Plan) -> Result<()> {
     use std::os::unix::ffi::OsStrExt;
     let path = Path::new(std::ffi::OsStr::from_bytes(plan.rootfs.as_bytes()));
-    let metadata = std::fs::metadata(path)
-        .map_err(|e| anyhow::Error::new(e).context(format!("root.path: invalid rootfs: {path:?}")))?;
+    let metadata = std::fs::metadata(path).map_err(|e| {
+        anyhow::Error::new(e).context(format!("root.path: invalid rootfs: {path:?}"))
+    })?;
     if !metadata.is_dir() {
         bail!("root.path: invalid rootfs: {path:?} is not a directory");
     }
@@ -468,10 +503,4 @@ pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
         std::fs::rename(&beside, path)
     };
     write().with_context(|| format!("write pid file {path:?}"))
-}
-
-/// Not reachable without a descriptor.
-#[allow(unused)]
-fn _errno(e: sys::Errno) -> anyhow::Error {
-    failed(e, "")
 }

@@ -15,7 +15,10 @@ pub fn events(c: &Context, options: &cli::Events) -> Result<u8> {
     if record.status(&container)? == Status::Stopped {
         bail!("container with id {} is not running", options.id);
     }
-    let path = record.runz.cgroup.context("the container has no cgroup of its own")?;
+    let path = record
+        .runz
+        .cgroup
+        .context("the container has no cgroup of its own")?;
     let cgroup = Cgroup::open(&path)?;
     let mut out = std::io::stdout();
     if options.stats {

@@ -12,7 +12,7 @@ use super::create::write_pid_file;
 use crate::cgroup::{self, Cgroup};
 use crate::launch::{self, explain, failed, foreground};
 use crate::plan::{self, IdMaps, MemoryPolicy};
-use crate::status::{self, Status};
+use crate::status;
 use crate::store::{self, Container, Record};
 use crate::sys::process;
 use crate::{bundle, cli, host, seccomp};
@@ -46,7 +46,11 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
         id_maps: &maps,
         umask: Some(record.runz.umask),
         personality: record.runz.personality,
-        memory_policy: record.runz.memory_policy.clone().map(|(mode, nodes)| MemoryPolicy { mode, nodes }),
+        memory_policy: record
+            .runz
+            .memory_policy
+            .clone()
+            .map(|(mode, nodes)| MemoryPolicy { mode, nodes }),
         preserve_fds: options.preserve_fds,
     };
     let mut warnings = Vec::new();
@@ -65,7 +69,7 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
         true => None,
         false => Some(foreground::Signals::block()?),
     };
-    let mut request = launch::EntryRequest {
+    let request = launch::EntryRequest {
         process: &process,
         seccomp: filter.as_ref(),
         cgroup: None,
@@ -75,7 +79,7 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
         signal_mask: signals.as_ref().map(|s| s.before),
         trace: &c.trace,
     };
-    let mut started = enter(&mut request, options, &record)?;
+    let mut started = enter(request, options, &record)?;
     let settled = (|| {
         let mut console = started.console.take();
         if let (Some(path), Some(master)) = (&options.console_socket, &console) {
@@ -185,8 +189,13 @@ fn add_capabilities(process: &mut spec::Process, names: &[String]) -> Result<()>
         };
         let (bounding, effective) = (add(sets.bounding()), add(sets.effective()));
         let (permitted, ambient) = (add(sets.permitted()), add(sets.ambient()));
-        let inheritable = sets.inheritable().as_ref().is_some_and(|s| s.contains(&cap));
-        sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+        let inheritable = sets
+            .inheritable()
+            .as_ref()
+            .is_some_and(|s| s.contains(&cap));
+        sets.set_bounding(bounding)
+            .set_effective(effective)
+            .set_permitted(permitted);
         if inheritable {
             sets.set_ambient(ambient);
         }
@@ -223,13 +232,16 @@ fn filter(container: &Container, record: &Record) -> Result<Option<seccomp::Prog
 /// Clones into the container's cgroup. Where that is refused, because processes may not be in an inner
 /// cgroup (the container has made some below), into init's own, unless one was asked for.
 fn enter(
-    request: &mut launch::EntryRequest,
+    request: launch::EntryRequest,
     options: &cli::Exec,
     record: &Record,
 ) -> Result<launch::Started> {
     let Some(path) = &record.runz.cgroup else {
-        ensure!(options.cgroup.is_empty(), "--cgroup: the container has no cgroup of its own");
-        return launch::entry(request);
+        ensure!(
+            options.cgroup.is_empty(),
+            "--cgroup: the container has no cgroup of its own"
+        );
+        return launch::entry(&request);
     };
     let mut path = path.clone();
     for asked in &options.cgroup {
@@ -242,10 +254,12 @@ fn enter(
         path = record.runz.cgroup.clone().unwrap_or_default();
         path.push(sub.trim_start_matches('/'));
     }
-    let own = Cgroup::open(&path)
-        .with_context(|| format!("container's cgroup {}", path.display()))?;
-    request.cgroup = Some(&own);
-    let refused = match launch::entry(request) {
+    let own =
+        Cgroup::open(&path).with_context(|| format!("container's cgroup {}", path.display()))?;
+    let refused = match launch::entry(&launch::EntryRequest {
+        cgroup: Some(&own),
+        ..request
+    }) {
         Err(error) if options.cgroup.is_empty() => error,
         other => return other,
     };
@@ -259,12 +273,8 @@ fn enter(
         return Err(refused);
     }
     let current = Cgroup::open(&current)?;
-    let mut request = launch::EntryRequest {
+    launch::entry(&launch::EntryRequest {
         cgroup: Some(&current),
-        ..*request
-    };
-    launch::entry(&mut request)
+        ..request
+    })
 }
-
-#[allow(unused)]
-fn _status(_: Status) {}

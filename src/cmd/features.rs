@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
 use crate::cli::SPEC_VERSION;
+use crate::{plan, seccomp};
 
 /// What other modules know: names exactly as in config.json, sorted.
 #[derive(Debug, Clone, Copy)]
@@ -61,8 +62,33 @@ pub struct Seccomp<'a> {
     pub supported_flags: &'a [&'a str],
 }
 
+/// `features`.
+pub fn print() -> Result<()> {
+    features(&Known {
+        mount_options: plan::MOUNT_OPTIONS,
+        seccomp: Seccomp {
+            enabled: true,
+            actions: seccomp::ACTIONS,
+            operators: seccomp::OPERATORS,
+            archs: seccomp::ARCHITECTURES,
+            known_flags: seccomp::KNOWN_FLAGS,
+            supported_flags: seccomp::SUPPORTED_FLAGS,
+        },
+        memory_policy_modes: plan::MEMORY_POLICY_MODES,
+        memory_policy_flags: plan::MEMORY_POLICY_FLAGS,
+        systemd: false,
+        rdma: true,
+        apparmor: true,
+        selinux: true,
+        intel_rdt: true,
+        idmap: true,
+        net_devices: true,
+        checkpoint: false,
+    })
+}
+
 /// Prints the document.
-pub fn features(known: &Known) -> Result<()> {
+fn features(known: &Known) -> Result<()> {
     std::io::stdout()
         .write_all(&document(known)?)
         .context("write to stdout")

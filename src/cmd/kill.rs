@@ -111,8 +111,12 @@ fn parse(text: &str) -> Result<i32> {
         "RTMIN" => Some(RTMIN),
         "RTMAX" => Some(RTMAX),
         _ => {
-            let plus = name.strip_prefix("RTMIN+").and_then(|n| n.parse::<u8>().ok());
-            let minus = name.strip_prefix("RTMAX-").and_then(|n| n.parse::<u8>().ok());
+            let plus = name
+                .strip_prefix("RTMIN+")
+                .and_then(|n| n.parse::<u8>().ok());
+            let minus = name
+                .strip_prefix("RTMAX-")
+                .and_then(|n| n.parse::<u8>().ok());
             let plus = plus.map(|n| RTMIN + i32::from(n));
             plus.or(minus.map(|n| RTMAX - i32::from(n)))
         }

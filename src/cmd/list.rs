@@ -19,7 +19,10 @@ pub fn list(c: &Context, options: &cli::List) -> Result<u8> {
             Ok(found) => containers.push(found),
             // Half made, or just deleted.
             Err(error) if error.is::<store::Missing>() => {}
-            Err(error) => c.log.warn(format_args!("load container {id:?}: {}", log::sentence(&error))),
+            Err(error) => c.log.warn(format_args!(
+                "load container {id:?}: {}",
+                log::sentence(&error)
+            )),
         }
     }
     let mut text = String::new();
@@ -39,7 +42,8 @@ pub fn list(c: &Context, options: &cli::List) -> Result<u8> {
         Format::Json if shown.is_empty() => text.push_str("null"),
         Format::Json => text = serde_json::to_string(&shown)?,
         Format::Table => {
-            let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from)];
+            let mut rows =
+                vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from)];
             rows.extend(shown.iter().map(|s| {
                 [
                     s.id.to_owned(),

@@ -63,12 +63,18 @@ pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
         Command::Exec(options) => {
             exec::exec(&c, options).with_context(|| format!("exec failed: exec {:?}", options.id))
         }
-        Command::Start(options) => start::start(&c, options).with_context(|| verb("start", &options.id)),
-        Command::Kill(options) => kill::kill(&c, options).with_context(|| verb("kill", &options.id)),
+        Command::Start(options) => {
+            start::start(&c, options).with_context(|| verb("start", &options.id))
+        }
+        Command::Kill(options) => {
+            kill::kill(&c, options).with_context(|| verb("kill", &options.id))
+        }
         Command::Delete(options) => {
             delete::delete(&c, options).with_context(|| verb("delete", &options.id))
         }
-        Command::State(options) => state::state(&c, options).with_context(|| verb("state", &options.id)),
+        Command::State(options) => {
+            state::state(&c, options).with_context(|| verb("state", &options.id))
+        }
         Command::List(options) => list::list(&c, options),
         Command::Ps(options) => ps::ps(&c, options).with_context(|| verb("ps", &options.id)),
         Command::Pause(options) => {

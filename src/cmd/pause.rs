@@ -24,6 +24,9 @@ fn allowed(c: &Context, id: &str, may: fn(Status) -> Result<(), Refusal>) -> Res
     if let Err(refusal) = may(record.status(&container)?) {
         bail!(refusal);
     }
-    let path = record.runz.cgroup.context("the container has no cgroup of its own")?;
+    let path = record
+        .runz
+        .cgroup
+        .context("the container has no cgroup of its own")?;
     Cgroup::open(&path)
 }

@@ -76,7 +76,10 @@ mod tests {
     #[test]
     fn lines_are_kept_by_pid() {
         let text = "UID  PID CMD\nroot 1 init\nroot 12 sh -c 1\n";
-        assert_eq!(filter(text, &[12]).unwrap(), "UID  PID CMD\nroot 12 sh -c 1\n");
+        assert_eq!(
+            filter(text, &[12]).unwrap(),
+            "UID  PID CMD\nroot 12 sh -c 1\n"
+        );
         assert!(filter("UID CMD\n", &[]).is_err());
     }
 }

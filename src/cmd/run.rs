@@ -33,9 +33,9 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
         Some(host) => Some(crate::notify::listen(made.container.path(), host)?),
         None => None,
     };
-    let started = made.started.go(&|fail| {
-        explain::container(fail, &made.plan, &|| String::new())
-    });
+    let started = made
+        .started
+        .go(&|fail| explain::container(fail, &made.plan, &|| String::new()));
     let poststart = started.and_then(|()| {
         let state = made.record.spec_state("running", made.started.pid);
         let bundle = Path::new(&made.record.runz.bundle);

@@ -56,7 +56,11 @@ fn release(container: &Container, record: &Record) -> Result<()> {
         // Nobody reads: init is gone, or has gone on already.
         Err(Errno::ENXIO | Errno::ENOENT) => {
             let alive = record.alive()?;
-            let status = if alive { Status::Running } else { Status::Stopped };
+            let status = if alive {
+                Status::Running
+            } else {
+                Status::Stopped
+            };
             let refusal = status::may_start(status).err();
             bail!(refusal.unwrap_or("container not running"));
         }
@@ -82,8 +86,14 @@ fn release(container: &Container, record: &Record) -> Result<()> {
         Some(Message::Failed(fail)) => {
             let i = fail.index;
             match fail.step {
-                Step::StartContainerHook => bail!("{}", explain::hook_alone("startContainer", &fail)),
-                _ => bail!("exec: {} (step {:?} {i})", explain::words(fail.errno), fail.step),
+                Step::StartContainerHook => {
+                    bail!("{}", explain::hook_alone("startContainer", &fail))
+                }
+                _ => bail!(
+                    "exec: {} (step {:?} {i})",
+                    explain::words(fail.errno),
+                    fail.step
+                ),
             }
         }
         _ => Ok(()),

@@ -24,7 +24,10 @@ pub fn update(c: &Context, options: &cli::Update) -> Result<u8> {
         }
         None => cgroup_update::from_flags(&flags(options))?,
     };
-    let path = record.runz.cgroup.context("the container has no cgroup of its own")?;
+    let path = record
+        .runz
+        .cgroup
+        .context("the container has no cgroup of its own")?;
     let context = settings::Context {
         purpose: Purpose::Update,
         device_paths: &[],

@@ -70,7 +70,13 @@ fn entry(from: BorrowedFd, to: BorrowedFd, name: &CStr, depth: usize) -> Result<
         _ => fs::mknod(to, name, stat.st_mode, stat.st_rdev)?,
     }
     if stat.st_uid != 0 || stat.st_gid != 0 {
-        fs::chown_at(to, name, stat.st_uid, stat.st_gid, libc::AT_SYMLINK_NOFOLLOW)?;
+        fs::chown_at(
+            to,
+            name,
+            stat.st_uid,
+            stat.st_gid,
+            libc::AT_SYMLINK_NOFOLLOW,
+        )?;
     }
     // chown clears set-id bits.
     if !fs::is_type(&stat, libc::S_IFLNK) {

@@ -260,8 +260,7 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
     if let Some(proc) = &proc {
         c.trace(Step::Sysctl, 0);
         for (i, sysctl) in plan.sysctls.iter().enumerate() {
-            process::write_proc(proc.as_fd(), &sysctl.path, &sysctl.value)
-                .of(Step::Sysctl, i)?;
+            process::write_proc(proc.as_fd(), &sysctl.path, &sysctl.value).of(Step::Sysctl, i)?;
         }
     }
     c.trace(Step::ReadonlyPath, 0);
@@ -282,7 +281,6 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
     };
     finish.run(root.as_fd(), proc.as_ref().map(|p| p.as_fd()))
 }
-
 
 fn entry_steps(e: &Entry) -> Result<Never, Fail> {
     e.common.begin()?;

@@ -166,7 +166,11 @@ fn new(
         })?;
     }
     if let Some(target) = inherit {
-        let set = |name: &str| options.iter().any(|(key, _)| key.as_bytes() == name.as_bytes());
+        let set = |name: &str| {
+            options
+                .iter()
+                .any(|(key, _)| key.as_bytes() == name.as_bytes())
+        };
         inherit_owner(&context, target, set).map_err(fail(MountStep::Make))?;
     }
     mount::fsconfig_create(&context).map_err(|e| words(fail(MountStep::Make)(e)))?;
@@ -241,7 +245,13 @@ fn cgroup(
 /// (CVE-2019-16884, CVE-2019-19921).
 fn ordinary_directory(root: BorrowedFd, destination: &CStr) -> Result<(), Fail> {
     let resolve = fs::IN_ROOT | libc::RESOLVE_NO_SYMLINKS;
-    match fs::openat2(root, destination, libc::O_PATH | libc::O_DIRECTORY, 0, resolve) {
+    match fs::openat2(
+        root,
+        destination,
+        libc::O_PATH | libc::O_DIRECTORY,
+        0,
+        resolve,
+    ) {
         Err(errno @ (Errno::ELOOP | Errno::ENOTDIR)) => {
             Err(fail(MountStep::NotProc)(errno).noting(b"must be mounted on ordinary directory"))
         }
@@ -285,8 +295,7 @@ pub fn readonly_late(c: &Context) -> Result<(), Fail> {
                 set: libc::MOUNT_ATTR_RDONLY,
                 ..Attr::default()
             };
-            mount::set_attr(&tree, false, attr)
-                .map_err(|e| fail(MountStep::Readonly)(e).of(i))?;
+            mount::set_attr(&tree, false, attr).map_err(|e| fail(MountStep::Readonly)(e).of(i))?;
         }
     }
     Ok(())

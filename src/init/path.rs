@@ -155,7 +155,10 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 /// part of the path.
 pub fn open_parent<'p>(root: BorrowedFd, path: &'p CStr) -> Result<(OwnedFd, &'p CStr)> {
     let bytes = path.to_bytes_with_nul();
-    let slash = bytes.iter().rposition(|b| *b == b'/').ok_or(Errno::EINVAL)?;
+    let slash = bytes
+        .iter()
+        .rposition(|b| *b == b'/')
+        .ok_or(Errno::EINVAL)?;
     let name = CStr::from_bytes_with_nul(&bytes[slash + 1..]).map_err(|_| Errno::EINVAL)?;
     let mut directory = Text::<{ libc::PATH_MAX as usize }>::new();
     directory.push(b"/")?;
@@ -165,5 +168,5 @@ pub fn open_parent<'p>(root: BorrowedFd, path: &'p CStr) -> Result<(OwnedFd, &'p
 
 /// Whether `fd` is on a file system of that magic number (statfs(2)).
 pub fn is_on(fd: impl AsFd, magic: libc::c_long) -> bool {
-    fs::fstatfs(fd).is_ok_and(|(found, _)| found == magic)
+    fs::fstatfs(fd).is_ok_and(|found| found == magic)
 }

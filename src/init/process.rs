@@ -164,8 +164,13 @@ fn home(p: &Process, root: BorrowedFd) {
     let Some(slot) = Strings::home(&p.env) else {
         return;
     };
-    let Ok(file) = fs::openat2(root, c"/etc/passwd", libc::O_RDONLY | libc::O_NONBLOCK, 0, fs::IN_ROOT)
-    else {
+    let Ok(file) = fs::openat2(
+        root,
+        c"/etc/passwd",
+        libc::O_RDONLY | libc::O_NONBLOCK,
+        0,
+        fs::IN_ROOT,
+    ) else {
         return;
     };
     let mut buffer = [0; 4096];
@@ -201,7 +206,9 @@ fn take_home(line: &[u8], uid: u32, slot: &[std::cell::Cell<u8>]) -> bool {
     let Some(number) = fields.nth(2) else {
         return false;
     };
-    let parsed = std::str::from_utf8(number).ok().and_then(|n| n.parse().ok());
+    let parsed = std::str::from_utf8(number)
+        .ok()
+        .and_then(|n| n.parse().ok());
     let Some(home) = fields.nth(2).filter(|_| parsed == Some(uid)) else {
         return false;
     };

@@ -30,7 +30,8 @@ pub fn prepare(c: &Context) -> std::result::Result<OwnedFd, Fail> {
         parent_private(c).at(Step::Propagation)?;
     }
     let tree = mount::clone_tree(CWD, &plan.rootfs, true).at(Step::Rootfs)?;
-    let target = fs::open(CWD, &plan.rootfs, libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Rootfs)?;
+    let target =
+        fs::open(CWD, &plan.rootfs, libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Rootfs)?;
     mount::move_mount(&tree, &target).at(Step::Rootfs)?;
     Ok(tree)
 }

@@ -33,7 +33,9 @@ pub fn protect() -> Result<Option<Exe>> {
         // Not root; or it was removed, or replaced, since we were started from it.
         Err(Errno::EPERM | Errno::EACCES | Errno::ENOENT | Errno::ESTALE) => {
             let euid = sys::cred::effective_ids().0;
-            let owner = fs::metadata("/proc/self/exe").context("stat /proc/self/exe")?.uid();
+            let owner = fs::metadata("/proc/self/exe")
+                .context("stat /proc/self/exe")?
+                .uid();
             let writable = sys::fs::access(CWD, c"/proc/self/exe", libc::W_OK).is_ok();
             if euid != 0 && owner != euid && !writable {
                 return Ok(None);
@@ -59,7 +61,10 @@ fn through_mount(path: &Path) -> sys::Result<Exe> {
     mount::set_attr(&mount, false, attr)?;
     let file = sys::fs::open(&mount, &name, libc::O_RDONLY, 0)?;
     // The path may name another file by now: one that isn't mapped here would be executed instead.
-    let (found, own) = (sys::fs::fstat(&file)?, sys::fs::stat_at(CWD, c"/proc/self/exe", 0)?);
+    let (found, own) = (
+        sys::fs::fstat(&file)?,
+        sys::fs::stat_at(CWD, c"/proc/self/exe", 0)?,
+    );
     if (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino) {
         return Err(Errno::ESTALE);
     }

@@ -65,7 +65,9 @@ pub fn container(fail: &Fail, plan: &Plan, hook_output: &dyn Fn() -> String) -> 
         Step::MaskedPath => {
             let path = plan.masked_paths.get(i).map(|p| text(p));
             let path = path.unwrap_or_default();
-            said(&format_args!("linux.maskedPaths[{i}]: can't mask path {path:?}"))
+            said(&format_args!(
+                "linux.maskedPaths[{i}]: can't mask path {path:?}"
+            ))
         }
         Step::CreateContainerHook => hook("createContainer", fail, hook_output),
         Step::StartContainerHook => hook("startContainer", fail, hook_output),
@@ -95,7 +97,10 @@ pub fn process(fail: &Fail, p: &Process) -> String {
     let said = |what: &dyn Display| format!("{what}: {because}");
     let name = p.args.iter().next().map(|a| text(a)).unwrap_or_default();
     match fail.step {
-        Step::Cwd => said(&format_args!("process.cwd: chdir to cwd ({:?})", text(&p.cwd))),
+        Step::Cwd => said(&format_args!(
+            "process.cwd: chdir to cwd ({:?})",
+            text(&p.cwd)
+        )),
         Step::CwdOutside => format!(
             "process.cwd: current working directory is outside of container mount namespace root: {:?}",
             text(&p.cwd)
@@ -142,12 +147,19 @@ pub fn process(fail: &Fail, p: &Process) -> String {
         Step::NoNewPrivileges => said(&"process.noNewPrivileges: prctl"),
         Step::Console => {
             let words = fail.text();
-            let detail = if words.is_empty() { String::new() } else { format!(" ({words})") };
+            let detail = if words.is_empty() {
+                String::new()
+            } else {
+                format!(" ({words})")
+            };
             format!("process.terminal: set up console{detail}: {because}")
         }
         Step::PreserveFds => {
             let n = p.preserve_fds;
-            format!("unable to stat preserved-fd {} (of {n}): {because}", fail.index)
+            format!(
+                "unable to stat preserved-fd {} (of {n}): {because}",
+                fail.index
+            )
         }
         Step::Apparmor => {
             let profile = p.apparmor.as_deref().map(text).unwrap_or_default();
@@ -215,7 +227,9 @@ fn mount(fail: &Fail, plan: &Plan) -> String {
             _ => "cgroup2".to_owned(),
         },
         x if x == MountStep::Option as u32 => match options.get((fail.detail >> 8) as usize) {
-            Some((key, Some(value))) => format!("option {:?}", format!("{}={}", text(key), text(value))),
+            Some((key, Some(value))) => {
+                format!("option {:?}", format!("{}={}", text(key), text(value)))
+            }
             Some((key, None)) => format!("option {:?}", text(key)),
             None => "option".to_owned(),
         },

@@ -165,7 +165,9 @@ pub fn wait(
             notify.pass(started.pid)?;
         }
         let Some(master) = &console else { continue };
-        if output.open && output.empty() && ready(master.as_fd(), PollFlags::POLLIN | PollFlags::POLLHUP)
+        if output.open
+            && output.empty()
+            && ready(master.as_fd(), PollFlags::POLLIN | PollFlags::POLLHUP)
         {
             output.fill(master.as_fd());
         }

@@ -31,7 +31,9 @@ fn write_map(pid: i32, kind: &str, maps: &[IdMap]) -> Result<()> {
     let refused = match write_text(&path, maps) {
         Ok(()) => return Ok(()),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => error,
-        Err(error) => return Err(error).with_context(|| format!("linux.{kind}Mappings: write {path}")),
+        Err(error) => {
+            return Err(error).with_context(|| format!("linux.{kind}Mappings: write {path}"));
+        }
     };
     // A single group that is our own may be mapped by anybody who gives up setgroups(2) first.
     let own = sys::cred::effective_ids();
@@ -140,7 +142,8 @@ fn park(flags: u64, namespace: Option<&OwnedFd>) -> Result<Parked> {
         Clone::Child => {
             // If we are killed, so is it.
             let _ = process::set_death_signal(libc::SIGKILL);
-            let joined = namespace.map_or(Ok(()), |n| process::setns(n, libc::CLONE_NEWUSER as u64));
+            let joined =
+                namespace.map_or(Ok(()), |n| process::setns(n, libc::CLONE_NEWUSER as u64));
             let _ = sys::fs::write(&write, &[joined.is_ok().into()]);
             drop(write);
             let mut end = [0];
@@ -215,5 +218,6 @@ fn namespace_of(maps: &IdMaps, plan: &Plan) -> Result<OwnedFd> {
 }
 
 fn open(path: &CStr) -> Result<OwnedFd> {
-    sys::fs::open(CWD, path, libc::O_RDONLY, 0).map_err(|e| failed(e, format_args!("open {path:?}")))
+    sys::fs::open(CWD, path, libc::O_RDONLY, 0)
+        .map_err(|e| failed(e, format_args!("open {path:?}")))
 }

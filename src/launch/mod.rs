@@ -8,12 +8,12 @@ pub mod exe;
 pub mod explain;
 pub mod foreground;
 mod idmap;
-mod namespaces;
+pub mod namespaces;
 
 use std::cell::Cell;
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -23,9 +23,9 @@ use crate::cgroup::Cgroup;
 use crate::init::{self, hooks, message};
 use crate::plan::{Hook, Plan, Process, Strings};
 use crate::sys::process::{self, Clone, Exit};
-use crate::sys::{self, Errno, fs, mem, socket};
+use crate::sys::{self, Errno, fs, socket};
 use crate::trace::Trace;
-use crate::{host, seccomp, store};
+use crate::{host, seccomp};
 use message::{COMMITTED, Fail, GO, HOOKS_DONE, MAPPED, Message};
 
 /// `what: No such file or directory (ENOENT)`.
@@ -104,9 +104,6 @@ pub fn container(request: Request) -> Result<Started> {
         true => (0, new & !by_child),
         false => (new & !by_child, 0),
     };
-    if plan.process.as_ref().is_some_and(|p| p.oom_score_adj.is_some()) && new & user == 0 {
-        // Set before the child makes itself undumpable; inherited through the clone.
-    }
     let (ours, theirs) = socket::pair().map_err(|e| failed(e, "socketpair"))?;
 
     // Only children enter a pid namespace; we go back to our own, for hooks are our children too.
@@ -116,7 +113,10 @@ pub fn container(request: Request) -> Result<Started> {
                 .map_err(|e| failed(e, "open /proc/self/ns/pid"))?;
             process::setns(&join[at], pid_kind).map_err(|e| {
                 let j = &plan.namespaces.join[at];
-                failed(e, format_args!("linux.namespaces[{}]: join namespace {:?}", j.index, j.path))
+                failed(
+                    e,
+                    format_args!("linux.namespaces[{}]: join namespace {:?}", j.index, j.path),
+                )
             })?;
             Some(own)
         }
@@ -174,9 +174,6 @@ pub fn container(request: Request) -> Result<Started> {
         listener: None,
     };
     let served = serve(&mut started, request, &files);
-    if let Some(times) = &times {
-        request_trace(times);
-    }
     match served {
         Ok(()) => Ok(started),
         Err(error) => {
@@ -185,8 +182,6 @@ pub fn container(request: Request) -> Result<Started> {
         }
     }
 }
-
-fn request_trace(_times: &mem::Shared) {}
 
 fn serve(started: &mut Started, request: Request, files: &HookFiles) -> Result<()> {
     let plan = request.plan;
@@ -317,8 +312,9 @@ fn serve_entry(started: &mut Started, p: &Process) -> Result<()> {
             Message::Failed(fail) => bail!("{}", explained(&fail)),
             Message::Ready { listener, machine } => {
                 if let Some(mask) = &p.cpu_affinity.last {
-                    sys::cred::set_affinity(started.pid, mask)
-                        .map_err(|e| failed(e, "process.execCPUAffinity.final: sched_setaffinity"))?;
+                    sys::cred::set_affinity(started.pid, mask).map_err(|e| {
+                        failed(e, "process.execCPUAffinity.final: sched_setaffinity")
+                    })?;
                 }
                 return started.ready(Some(p), listener, machine);
             }
@@ -409,8 +405,12 @@ impl Started {
         // From outside, with the caller's privileges: raising a hard limit works in a user namespace
         // too.
         for limit in p.map_or(&[][..], |p| &p.rlimits) {
-            process::set_rlimit(self.pid, limit.resource, limit.soft, limit.hard)
-                .map_err(|e| failed(e, format_args!("process.rlimits[{}]: setrlimit", limit.index)))?;
+            process::set_rlimit(self.pid, limit.resource, limit.soft, limit.hard).map_err(|e| {
+                failed(
+                    e,
+                    format_args!("process.rlimits[{}]: setrlimit", limit.index),
+                )
+            })?;
         }
         Ok(())
     }
@@ -507,7 +507,9 @@ impl HookFiles {
     }
 
     fn file(&self, at: usize) -> &File {
-        self.files.as_ref().map_or(&self.nothing, |files| &files[at])
+        self.files
+            .as_ref()
+            .map_or(&self.nothing, |files| &files[at])
     }
 
     fn borrow(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>, BorrowedFd<'_>) {
@@ -567,8 +569,8 @@ fn lay(hook: &Hook) -> Result<hooks::Laid> {
 /// Sends `fd` and a payload over a stream socket at `path`: the master of a terminal, a pidfd, a
 /// seccomp listener.
 pub fn hand_over(what: &str, path: &Path, payload: &[u8], fd: BorrowedFd) -> Result<()> {
-    let socket = socket::connect(path)
-        .map_err(|e| failed(e, format_args!("connect to {what} {path:?}")))?;
+    let socket =
+        socket::connect(path).map_err(|e| failed(e, format_args!("connect to {what} {path:?}")))?;
     socket::send(socket, payload, Some(fd))
         .map_err(|e| failed(e, format_args!("send to {what} {path:?}")))
 }
@@ -591,7 +593,12 @@ pub fn hand_over_listener(
         "state": state,
     });
     let text = text.to_string();
-    hand_over("linux.seccomp.listenerPath", &listener.path, text.as_bytes(), fd.as_fd())
+    hand_over(
+        "linux.seccomp.listenerPath",
+        &listener.path,
+        text.as_bytes(),
+        fd.as_fd(),
+    )
 }
 
 /// The start time of our own child, which can't be gone as long as we haven't waited for it.
@@ -609,9 +616,4 @@ pub fn external_descriptors() -> Vec<String> {
                 .unwrap_or_default()
         })
         .collect()
-}
-
-#[allow(unused)]
-fn _uses(_: &store::Record) {
-    let _ = std::io::stdin().as_raw_fd();
 }

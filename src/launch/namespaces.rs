@@ -1,6 +1,6 @@
 //! Namespaces that a config names by path, and what it means when the kernel refuses new ones.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use anyhow::{Result, anyhow, bail};
 
@@ -52,16 +52,22 @@ pub fn refused(errno: Errno, plan: &Plan, cgroup: Option<&Cgroup>) -> anyhow::Er
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let user = new & libc::CLONE_NEWUSER as u64 != 0;
     let hint = match errno {
-        Errno::EPERM if user && read("/proc/sys/kernel/unprivileged_userns_clone").trim() == "0" => {
+        Errno::EPERM
+            if user && read("/proc/sys/kernel/unprivileged_userns_clone").trim() == "0" =>
+        {
             "sysctl kernel.unprivileged_userns_clone is 0"
         }
         Errno::EPERM if !user => "it needs CAP_SYS_ADMIN, or a user namespace in linux.namespaces",
         Errno::EPERM => "user namespaces are forbidden here, by an LSM or a sandbox",
-        Errno::ENOSPC => "a limit of /proc/sys/user/max_*_namespaces, or of their nesting, is reached",
+        Errno::ENOSPC => {
+            "a limit of /proc/sys/user/max_*_namespaces, or of their nesting, is reached"
+        }
         Errno::EINVAL => "this kernel lacks one of them",
         Errno::EAGAIN => "too many processes",
         Errno::EBUSY | Errno::EOPNOTSUPP | Errno::ENODEV if cgroup.is_some() => {
-            let path = cgroup.map(|c| c.path.display().to_string()).unwrap_or_default();
+            let path = cgroup
+                .map(|c| c.path.display().to_string())
+                .unwrap_or_default();
             return anyhow!("linux.cgroupsPath: clone into cgroup {path}: {because}");
         }
         _ => return anyhow!("{what}: {because}"),

@@ -37,7 +37,7 @@ use crate::seccomp;
 pub use caps::{CAPABILITIES, capability_name};
 pub use namespaces::{NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWTIME, NEWUSER, NEWUTS};
 pub use options::MOUNT_OPTIONS;
-pub use schedule::{memory_policy, personality};
+pub use schedule::{MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES, memory_policy, personality};
 pub use text::clean;
 
 /// Decides a container. Errors name the property of config.json that is wrong by its JSON path.
@@ -121,6 +121,13 @@ pub fn plan(spec: &spec::Spec, options: &Options, host: &Host) -> Result<Plan> {
         }
     };
 
+    let listed = linux.devices().as_deref().unwrap_or_default();
+    let device_paths: Vec<_> = listed.iter().filter_map(|d| d.path().to_str()).collect();
+    let limits = cgroup::settings::Context {
+        purpose: cgroup::settings::Purpose::Create,
+        device_paths: &device_paths,
+        unprivileged: host.in_user_namespace || options.rootless,
+    };
     Ok(Plan {
         rootfs: text::c_string("root.path", root.path().as_os_str().as_encoded_bytes())?,
         readonly_rootfs: root.readonly().unwrap_or(false),
@@ -154,9 +161,9 @@ pub fn plan(spec: &spec::Spec, options: &Options, host: &Host) -> Result<Plan> {
             .clone()
             .filter(|p| !p.as_os_str().is_empty()),
         resources: match linux.resources() {
-            Some(resources) => cgroup::settings(resources)?,
+            Some(resources) => cgroup::settings(resources, &limits)?,
             // Without limits there is still the device filter.
-            None => cgroup::settings(&spec::LinuxResources::default())?,
+            None => cgroup::settings(&spec::LinuxResources::default(), &limits)?,
         },
         delegate,
         net_devices: namespaces::net_devices(

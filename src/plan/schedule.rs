@@ -11,6 +11,24 @@ use super::text::{mask, ranges};
 use super::{CpuAffinity, CpuMask, MemoryPolicy, Scheduler};
 
 // Not in libc 0.2 (include/uapi/linux/mempolicy.h).
+/// Names of `linux.memoryPolicy.mode`.
+pub const MEMORY_POLICY_MODES: &[&str] = &[
+    "MPOL_BIND",
+    "MPOL_DEFAULT",
+    "MPOL_INTERLEAVE",
+    "MPOL_LOCAL",
+    "MPOL_PREFERRED",
+    "MPOL_PREFERRED_MANY",
+    "MPOL_WEIGHTED_INTERLEAVE",
+];
+
+/// Names of `linux.memoryPolicy.flags`.
+pub const MEMORY_POLICY_FLAGS: &[&str] = &[
+    "MPOL_F_NUMA_BALANCING",
+    "MPOL_F_RELATIVE_NODES",
+    "MPOL_F_STATIC_NODES",
+];
+
 const MPOL_PREFERRED_MANY: i32 = 5;
 const MPOL_WEIGHTED_INTERLEAVE: i32 = 6;
 

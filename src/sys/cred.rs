@@ -89,14 +89,8 @@ const KEYCTL_DESCRIBE: i32 = 6;
 /// Joins the session keyring of that name, or makes it (keyctl_join_session_keyring(3)); its serial.
 pub fn join_session_keyring(name: &CStr) -> Result<i32> {
     // SAFETY: `name` outlives the call.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            KEYCTL_JOIN_SESSION_KEYRING,
-            name.as_ptr(),
-        )
-    })
-    .map(|serial| serial as i32)
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })
+        .map(|serial| serial as i32)
 }
 
 /// Adds permission bits to a key (keyctl_setperm(3)); the present ones are read from its
@@ -166,15 +160,8 @@ pub fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<()> {
 /// sched_setaffinity(2) of `pid` (0: the caller); bit N of the bytes is CPU N.
 pub fn set_affinity(pid: i32, mask: &[u8]) -> Result<()> {
     // SAFETY: the kernel reads `mask.len()` bytes.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_sched_setaffinity,
-            pid,
-            mask.len(),
-            mask.as_ptr(),
-        )
-    })
-    .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, mask.len(), mask.as_ptr()) })
+        .map(drop)
 }
 
 /// The caller's CPU mask (sched_getaffinity(2)); the bytes that were filled.
@@ -231,4 +218,3 @@ pub fn effective_ids() -> (u32, u32) {
     // SAFETY: no memory is involved; the calls cannot fail.
     unsafe { (libc::geteuid(), libc::getegid()) }
 }
-

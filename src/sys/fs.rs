@@ -94,13 +94,13 @@ pub fn is_type(stat: &libc::stat, kind: libc::mode_t) -> bool {
     stat.st_mode & libc::S_IFMT == kind
 }
 
-/// The magic number of the file system of `fd` and the ST_* flags of its mount (fstatfs(2)).
-pub fn fstatfs(fd: impl AsFd) -> Result<(libc::c_long, libc::c_long)> {
+/// The magic number of the file system of `fd` (fstatfs(2)).
+pub fn fstatfs(fd: impl AsFd) -> Result<libc::c_long> {
     // SAFETY: statfs is plain data, filled by the call.
     unsafe {
         let mut statfs: libc::statfs = std::mem::zeroed();
         check_int(libc::fstatfs(fd.as_fd().as_raw_fd(), &mut statfs))?;
-        Ok((statfs.f_type, statfs.f_flags))
+        Ok(statfs.f_type)
     }
 }
 
@@ -119,10 +119,8 @@ pub fn mknod(dir: impl AsFd, path: &CStr, mode: u32, dev: u64) -> Result<()> {
 /// symlinkat(2): `path` in `dir` will point to `target`.
 pub fn symlink(target: &CStr, dir: impl AsFd, path: &CStr) -> Result<()> {
     // SAFETY: both strings outlive the call.
-    check_int(unsafe {
-        libc::symlinkat(target.as_ptr(), dir.as_fd().as_raw_fd(), path.as_ptr())
-    })
-    .map(drop)
+    check_int(unsafe { libc::symlinkat(target.as_ptr(), dir.as_fd().as_raw_fd(), path.as_ptr()) })
+        .map(drop)
 }
 
 /// unlinkat(2); `flags` may be AT_REMOVEDIR.
@@ -165,7 +163,13 @@ pub fn access(dir: impl AsFd, path: &CStr, mode: i32) -> Result<()> {
     let dir = dir.as_fd().as_raw_fd();
     // SAFETY: `path` outlives the call.
     check(unsafe {
-        libc::syscall(libc::SYS_faccessat2, dir, path.as_ptr(), mode, libc::AT_EACCESS)
+        libc::syscall(
+            libc::SYS_faccessat2,
+            dir,
+            path.as_ptr(),
+            mode,
+            libc::AT_EACCESS,
+        )
     })
     .map(drop)
 }
@@ -265,10 +269,8 @@ pub fn dup_onto(fd: impl AsFd, to: i32) -> Result<()> {
 pub fn memfd(name: &CStr) -> Result<OwnedFd> {
     // SAFETY: `name` outlives the call.
     check_fd(
-        unsafe {
-            libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
-        }
-        .into(),
+        unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) }
+            .into(),
     )
 }
 

@@ -110,7 +110,9 @@ pub fn run_from(image: &Image, exe: BorrowedFd) -> Result<()> {
                 exchange_written(start, length, offset, fd)?;
             } else {
                 let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
-                mapped(libc::mmap(start as _, length, protection, flags, fd, offset))?;
+                mapped(libc::mmap(
+                    start as _, length, protection, flags, fd, offset,
+                ))?;
             }
         }
     }
@@ -223,4 +225,3 @@ impl Shared {
         unsafe { self.start.add(index).read_volatile() }
     }
 }
-

@@ -17,6 +17,9 @@ pub enum Clone {
     },
 }
 
+/// CLONE_INTO_CGROUP (linux/sched.h); libc's constant is an int, which it does not fit.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// clone3(2) without a shared memory: a fork with `flags` (CLONE_NEW*, CLONE_PARENT), born in the
 /// cgroup whose directory is `cgroup`.
 ///
@@ -30,7 +33,7 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Clone> {
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = libc::SIGCHLD as u64;
     if let Some(cgroup) = cgroup {
-        args.flags |= libc::CLONE_INTO_CGROUP as u64;
+        args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: no CLONE_VM, so the child has its own copy of everything that we own; `args` and
@@ -252,7 +255,12 @@ pub fn raise_ambient(number: u32) -> Result<()> {
 
 /// Empties the ambient set.
 pub fn clear_ambient() -> Result<()> {
-    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0).map(drop)
+    prctl(
+        libc::PR_CAP_AMBIENT,
+        libc::PR_CAP_AMBIENT_CLEAR_ALL as u64,
+        0,
+    )
+    .map(drop)
 }
 
 /// Keeps the permitted set over a change of uid (PR_SET_KEEPCAPS).
@@ -310,7 +318,6 @@ pub fn monotonic() -> u64 {
     }
 }
 
-
 /// Waits for our child as [`wait`] does, at most `timeout` milliseconds; `None`: it still runs.
 pub fn wait_until(pidfd: BorrowedFd, timeout: Option<i32>) -> Result<Option<Exit>> {
     let deadline = timeout.map(|t| monotonic() + t.max(0) as u64 * 1_000_000);
@@ -330,13 +337,18 @@ pub fn pause() {
 pub fn namespace_kind(fd: impl AsFd) -> Result<u64> {
     const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
     // SAFETY: the ioctl takes no argument.
-    check_int(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_NSTYPE) }).map(|k| k as u32 as u64)
+    check_int(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_NSTYPE) })
+        .map(|k| k as u32 as u64)
 }
 
 /// Waits until a process that need not be our child has ended, at most `limit`; whether it has. A
 /// zombie counts: it holds nothing any more.
 pub fn wait_gone(pidfd: BorrowedFd, limit: std::time::Duration) -> Result<bool> {
-    poll_one(pidfd, libc::POLLIN, Some(monotonic() + limit.as_nanos() as u64))
+    poll_one(
+        pidfd,
+        libc::POLLIN,
+        Some(monotonic() + limit.as_nanos() as u64),
+    )
 }
 
 /// Waits until nobody holds the other end of a pipe any more.

@@ -46,7 +46,9 @@ pub fn send(socket: impl AsFd, data: &[u8], fd: Option<BorrowedFd>) -> Result<()
                 .cast::<RawFd>()
                 .write_unaligned(fd.as_raw_fd());
         }
-        check(libc::sendmsg(socket.as_fd().as_raw_fd(), &message, libc::MSG_NOSIGNAL) as libc::c_long)
+        check(
+            libc::sendmsg(socket.as_fd().as_raw_fd(), &message, libc::MSG_NOSIGNAL) as libc::c_long,
+        )
     })
     .map(drop)
 }
@@ -147,14 +149,9 @@ fn with_address<T>(
     if bytes.len() >= address.sun_path.len() {
         let parent = path.parent().ok_or(Errno::EINVAL)?;
         let name = path.file_name().ok_or(Errno::EINVAL)?;
-        let parent = std::ffi::CString::new(parent.as_os_str().as_bytes())
-            .map_err(|_| Errno::EINVAL)?;
-        directory = super::fs::open(
-            super::fs::CWD,
-            &parent,
-            libc::O_PATH | libc::O_DIRECTORY,
-            0,
-        )?;
+        let parent =
+            std::ffi::CString::new(parent.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+        directory = super::fs::open(super::fs::CWD, &parent, libc::O_PATH | libc::O_DIRECTORY, 0)?;
         bytes = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
         bytes.extend_from_slice(name.as_bytes());
         if bytes.len() >= address.sun_path.len() {

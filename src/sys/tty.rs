@@ -8,7 +8,11 @@ pub fn unlock(master: impl AsFd) -> Result<()> {
     let unlocked: libc::c_int = 0;
     // SAFETY: the kernel reads one int.
     check_int(unsafe {
-        libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked)
+        libc::ioctl(
+            master.as_fd().as_raw_fd(),
+            libc::TIOCSPTLCK,
+            &raw const unlocked,
+        )
     })
     .map(drop)
 }
@@ -17,9 +21,7 @@ pub fn unlock(master: impl AsFd) -> Result<()> {
 pub fn number(master: impl AsFd) -> Result<u32> {
     let mut number: libc::c_uint = 0;
     // SAFETY: the kernel writes one unsigned int.
-    check_int(unsafe {
-        libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCGPTN, &raw mut number)
-    })?;
+    check_int(unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCGPTN, &raw mut number) })?;
     Ok(number)
 }
 
@@ -27,9 +29,7 @@ pub fn number(master: impl AsFd) -> Result<u32> {
 pub fn slave(master: impl AsFd) -> Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: the argument is an integer.
-    check_fd(
-        unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCGPTPEER, flags) }.into(),
-    )
+    check_fd(unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCGPTPEER, flags) }.into())
 }
 
 /// Makes a terminal the controlling one of the caller's session (TIOCSCTTY).
@@ -48,7 +48,11 @@ pub fn set_size(terminal: impl AsFd, rows: u16, columns: u16) -> Result<()> {
     };
     // SAFETY: `size` outlives the call.
     check_int(unsafe {
-        libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size)
+        libc::ioctl(
+            terminal.as_fd().as_raw_fd(),
+            libc::TIOCSWINSZ,
+            &raw const size,
+        )
     })
     .map(drop)
 }
@@ -59,7 +63,11 @@ pub fn copy_size(from: impl AsFd, to: impl AsFd) -> Result<()> {
     unsafe {
         let mut size: libc::winsize = std::mem::zeroed();
         let size = &raw mut size;
-        check_int(libc::ioctl(from.as_fd().as_raw_fd(), libc::TIOCGWINSZ, size))?;
+        check_int(libc::ioctl(
+            from.as_fd().as_raw_fd(),
+            libc::TIOCGWINSZ,
+            size,
+        ))?;
         check_int(libc::ioctl(to.as_fd().as_raw_fd(), libc::TIOCSWINSZ, size)).map(drop)
     }
 }
