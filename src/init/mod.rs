@@ -279,7 +279,10 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
         fifo: c.fifo,
         start_container: Some(&c.start_container),
     };
-    finish.run(root.as_fd(), proc.as_ref().map(|p| p.as_fd()))
+    let done = finish.run(root.as_fd(), proc.as_ref().map(|p| p.as_fd()));
+    // Its descriptors were closed by number: they must not be closed again by their owners.
+    std::mem::forget((root, proc));
+    done
 }
 
 fn entry_steps(e: &Entry) -> Result<Never, Fail> {
@@ -310,7 +313,10 @@ fn entry_steps(e: &Entry) -> Result<Never, Fail> {
         fifo: None,
         start_container: None,
     };
-    finish.run(root.as_fd(), proc.as_ref().map(|p| p.as_fd()))
+    let done = finish.run(root.as_fd(), proc.as_ref().map(|p| p.as_fd()));
+    // Its descriptors were closed by number: they must not be closed again by their owners.
+    std::mem::forget((root, proc));
+    done
 }
 
 /// The end of both lists.
