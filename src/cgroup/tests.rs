@@ -136,14 +136,21 @@ fn a_used_cgroup_is_refused() {
         settings: &Settings::default(),
         rootless: false,
     };
+    let create = || {
+        Driver::Fs
+            .place(&request)
+            .unwrap()
+            .unwrap()
+            .create(&request)
+    };
     // Empty: taken as it is.
-    Driver::Fs.create(&request).unwrap().unwrap();
+    create().unwrap().unwrap();
     real.0.freeze().unwrap();
-    let error = Driver::Fs.create(&request).unwrap_err();
+    let error = create().unwrap_err();
     assert_eq!(error.to_string(), "container's cgroup unexpectedly frozen");
     real.0.thaw().unwrap();
     let mut child = real.sleeper();
-    let error = Driver::Fs.create(&request).unwrap_err();
+    let error = create().unwrap_err();
     assert_eq!(
         error.to_string(),
         "container's cgroup is not empty: 1 process(es) found"
@@ -271,13 +278,13 @@ fn drivers_that_do_nothing_say_so() {
         settings,
         rootless: false,
     };
-    let error = Driver::Systemd.create(&request(&free)).unwrap_err();
+    let error = Driver::Systemd.place(&request(&free)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "the systemd cgroup driver is not yet in this build"
     );
-    assert!(Driver::None.create(&request(&free)).unwrap().is_none());
-    let error = Driver::None.create(&request(&limited)).unwrap_err();
+    assert!(Driver::None.place(&request(&free)).unwrap().is_none());
+    let error = Driver::None.place(&request(&limited)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "linux.resources.pids.limit: cgroups are disabled"

@@ -220,7 +220,8 @@ fn rootless_goes_without_a_cgroup_only_if_none_was_asked_for() {
             settings,
             rootless,
         };
-        match create::for_container(&hierarchy, &request) {
+        let path = hierarchy::path(&hierarchy, cgroups_path, "x");
+        match create::for_container(&hierarchy, &path, &request) {
             Ok(cgroup) => format!("{:?}", cgroup.map(|cgroup| cgroup.path)),
             Err(error) => format!("{error:#}"),
         }
