@@ -14,6 +14,7 @@ mod bundle;
 mod cgroup;
 mod cli;
 mod cmd;
+mod fault;
 mod hooks;
 mod host;
 mod init;

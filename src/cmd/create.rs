@@ -12,12 +12,13 @@ use crate::cgroup::Cgroup;
 use crate::launch::{self, Started};
 use crate::plan::{self, MountKind, Options, Plan};
 use crate::store::{self, Container, Record};
-use crate::{bundle, cgroup, cli, hooks, host, log};
+use crate::{bundle, cgroup, cli, fault, hooks, host, log};
 
 /// `create`.
 pub fn create(c: &Context, options: &cli::Create) -> Result<u8> {
     let made = make(c, options, Kind::Create, None)?;
     made.started.committed()?;
+    fault::point("create:released")?;
     Ok(0)
 }
 
@@ -107,6 +108,7 @@ pub fn make(
     check_rootfs(&plan)?;
 
     c.trace.begin("reserve");
+    fault::point("create:planned")?;
     let container = store::reserve(&c.root, &options.id)?;
     let result = build(
         c,
@@ -157,6 +159,7 @@ fn build(
     bundle: &Path,
     notify: Option<std::ffi::OsString>,
 ) -> Result<Built> {
+    fault::point("create:reserved")?;
     if notify.is_some() {
         std::fs::create_dir(container.path().join("notify"))
             .context("make the folder of the notify socket")?;
@@ -171,6 +174,7 @@ fn build(
     let place = c.driver.place(&request)?;
     if let Some(place) = &place {
         container.note_cgroup(place.path())?;
+        fault::point("create:noted")?;
     }
     let cgroup = match &place {
         Some(place) => place.create(&request)?,
@@ -192,6 +196,7 @@ fn build(
         notify,
     );
     let result = (|| {
+        fault::point("create:cgroup")?;
         if let Some(cgroup) = &cgroup {
             cgroup.apply(&plan.resources)?;
             if let Some((uid, gid)) = plan.delegate {
@@ -201,6 +206,7 @@ fn build(
         if let Some(filter) = &plan.seccomp {
             container.write("seccomp.bpf", filter_bytes(&filter.filter).as_slice())?;
         }
+        fault::point("create:applied")?;
         let fifo = (kind == Kind::Create).then(|| container.fifo());
         let started = launch::container(launch::Request {
             plan,
@@ -219,7 +225,8 @@ fn build(
                 if let Some(cgroup) = &cgroup {
                     cgroup.complete(&plan.resources)?;
                 }
-                container.prepare(&record)
+                container.prepare(&record)?;
+                fault::point("create:prepared")
             },
             trace: &c.trace,
         })?;
@@ -273,10 +280,13 @@ fn settle(
         if let Some(listener) = plan.seccomp.as_ref().and_then(|s| s.listener.as_ref()) {
             launch::hand_over_listener(listener, &started, &state("creating", started.pid))?;
         }
+        fault::point("create:settled")?;
         container.commit()?;
+        fault::point("create:committed")?;
         if let Some(path) = &options.pid_file {
             write_pid_file(&cli::absolute(&c.cwd, path), started.pid)?;
         }
+        fault::point("create:pidfile")?;
         Ok(console)
     })();
     match result {
@@ -500,6 +510,7 @@ pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
             .create_new(true)
             .open(&beside)?;
         file.write_all(pid.to_string().as_bytes())?;
+        fault::point("pidfile:written").map_err(std::io::Error::other)?;
         std::fs::rename(&beside, path)
     };
     write().with_context(|| format!("write pid file {path:?}"))

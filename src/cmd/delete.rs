@@ -11,7 +11,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::status::Status;
 use crate::store::{self, Container, Missing, Record};
 use crate::sys::{Errno, process};
-use crate::{cli, hooks, log, rdt};
+use crate::{cli, fault, hooks, log, rdt};
 
 /// How long a killed init may take to go, as in runc: its memory may be large, its file systems slow.
 const KILL_WAIT: Duration = Duration::from_secs(10);
@@ -33,6 +33,7 @@ pub fn delete(c: &Context, options: &cli::Delete) -> Result<u8> {
         Err(error) => return Err(error),
     };
     let _lock = container.lock()?;
+    fault::point("delete:locked")?;
     match record.status(&container)? {
         Status::Stopped => {}
         Status::Created => kill(&record)?,
@@ -42,6 +43,7 @@ pub fn delete(c: &Context, options: &cli::Delete) -> Result<u8> {
             options.id
         ),
     }
+    fault::point("delete:killed")?;
     destroy(c, &container, &record)?;
     Ok(0)
 }
@@ -88,8 +90,10 @@ pub fn destroy(c: &Context, container: &Container, record: &Record) -> Result<()
             cgroup::remove(path)?;
         }
     }
+    fault::point("delete:cgroup")?;
     rdt::remove(record)?;
     container.remove()?;
+    fault::point("delete:removed")?;
     let state = record.spec_state("stopped", 0);
     let bundle = Path::new(&record.runz.bundle);
     // The spec: a failure is to be logged, and the others run all the same.

@@ -15,7 +15,7 @@ use crate::plan::{self, IdMaps, MemoryPolicy};
 use crate::status;
 use crate::store::{self, Container, Record};
 use crate::sys::process;
-use crate::{bundle, cli, host, seccomp};
+use crate::{bundle, cli, fault, host, seccomp};
 
 /// `exec`.
 pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
@@ -81,6 +81,7 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
     };
     let mut started = enter(request, options, &record)?;
     let settled = (|| {
+        fault::point("exec:ready")?;
         let mut console = started.console.take();
         if let (Some(path), Some(master)) = (&options.console_socket, &console) {
             let path = cli::absolute(&c.cwd, path);
@@ -95,7 +96,9 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
             let state = record.spec_state("running", record.init_process_pid);
             launch::hand_over_listener(listener, &started, &state)?;
         }
+        fault::point("exec:settled")?;
         started.go(&|fail| explain::process(fail, &process))?;
+        fault::point("exec:running")?;
         // Only for a process that runs: conmon takes the file for a success.
         if let Some(path) = &options.pid_file {
             write_pid_file(&cli::absolute(&c.cwd, path), started.pid)?;
@@ -109,6 +112,7 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
             return Err(error);
         }
     };
+    fault::point("exec:pidfile")?;
     c.log.release();
     match signals {
         None => Ok(0),

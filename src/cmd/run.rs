@@ -10,7 +10,7 @@ use super::create::{self, Kind};
 use super::delete;
 use crate::launch::{explain, failed, foreground};
 use crate::sys::process;
-use crate::{cli, hooks};
+use crate::{cli, fault, hooks};
 
 /// `run`.
 pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
@@ -29,6 +29,7 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
     let mask = signals.as_ref().map(|s| s.before);
     let mut made = create::make(c, &options.create, kind, mask)?;
     c.trace.begin("start");
+    fault::point("run:made")?;
     let notify = match &made.record.runz.notify {
         Some(host) => Some(crate::notify::listen(made.container.path(), host)?),
         None => None,
@@ -46,6 +47,7 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
         delete::destroy(c, &made.container, &made.record)?;
         return Err(error.context("unable to start container process"));
     }
+    fault::point("run:started")?;
     c.log.release();
     let Some(signals) = signals else {
         if let Some(notify) = notify {
@@ -59,6 +61,7 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
         &signals,
         notify.as_ref(),
     );
+    fault::point("run:ended")?;
     if !options.keep {
         delete::destroy(c, &made.container, &made.record)?;
     }

@@ -13,7 +13,7 @@ use crate::launch::{explain, failed};
 use crate::status::{self, Status};
 use crate::store::{self, Container, Record};
 use crate::sys::{Errno, fs, process};
-use crate::{cli, hooks, notify};
+use crate::{cli, fault, hooks, notify};
 
 /// `start`.
 pub fn start(c: &Context, options: &cli::Start) -> Result<u8> {
@@ -29,7 +29,9 @@ pub fn start(c: &Context, options: &cli::Start) -> Result<u8> {
         Some(host) => Some(notify::listen(container.path(), host)?),
         None => None,
     };
+    fault::point("start:found")?;
     release(&container, &record)?;
+    fault::point("start:released")?;
     if !record.runz.poststart.is_empty() {
         let state = record.spec_state("running", record.init_process_pid);
         let bundle = Path::new(&record.runz.bundle);
@@ -40,6 +42,7 @@ pub fn start(c: &Context, options: &cli::Start) -> Result<u8> {
             return Err(error);
         }
     }
+    fault::point("start:poststart")?;
     if let Some(notify) = notify {
         notify.forward(record.init_process_pid)?;
     }
@@ -71,7 +74,9 @@ fn release(container: &Container, record: &Record) -> Result<()> {
         true => Some(open(libc::O_RDONLY).map_err(|e| failed(e, format_args!("open {path:?}")))?),
         false => None,
     };
+    fault::point("start:opened")?;
     fs::write(&write, &[0]).map_err(|e| failed(e, format_args!("write {path:?}")))?;
+    fault::point("start:written")?;
     drop(write);
     std::fs::remove_file(&path).with_context(|| format!("remove {path:?}"))?;
     let Some(read) = read else {

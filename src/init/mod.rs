@@ -90,6 +90,7 @@ pub struct Entry<'a> {
 impl Common<'_> {
     /// Notes the time at which a step begins.
     fn trace(&self, step: Step, index: usize) {
+        crate::fault::step(step, index);
         if let Some(times) = self.times {
             let n = times.get(0) as usize;
             times.set(1 + 2 * n, (step as u64) << 32 | index as u64);

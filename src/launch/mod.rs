@@ -25,7 +25,7 @@ use crate::plan::{Hook, Plan, Process, Strings};
 use crate::sys::process::{self, Clone, Exit};
 use crate::sys::{self, Errno, fs, socket};
 use crate::trace::Trace;
-use crate::{host, seccomp};
+use crate::{fault, host, seccomp};
 use message::{COMMITTED, Fail, GO, HOOKS_DONE, MAPPED, Message};
 
 /// `what: No such file or directory (ENOENT)`.
@@ -122,6 +122,7 @@ pub fn container(request: Request) -> Result<Started> {
         }
         None => None,
     };
+    fault::point("launch:prepared")?;
     request.trace.begin("clone3");
     let cloned = process::clone3(flags, request.cgroup.map(Cgroup::dir));
     if let Ok(Clone::Child) = cloned {
@@ -185,6 +186,7 @@ pub fn container(request: Request) -> Result<Started> {
 
 fn serve(started: &mut Started, request: Request, files: &HookFiles) -> Result<()> {
     let plan = request.plan;
+    fault::point("launch:cloned")?;
     request.trace.begin("serve");
     if plan.namespaces.new & libc::CLONE_NEWUSER as u64 != 0 {
         idmap::write(started.pid, &plan.id_maps)?;
@@ -210,13 +212,16 @@ fn serve(started: &mut Started, request: Request, files: &HookFiles) -> Result<(
                 (request.meanwhile)(pid)?;
             }
             Message::Hooks => {
+                fault::point("launch:hooks")?;
                 hooks(started.pid)?;
+                fault::point("launch:hooked")?;
                 let own = plan.namespaces.has(libc::CLONE_NEWPID as u64);
                 files.fill(state, if own { 1 } else { started.pid })?;
                 started.tell(HOOKS_DONE)?;
             }
             Message::Console => {}
             Message::Ready { listener, machine } => {
+                fault::point("launch:ready")?;
                 return started.ready(plan.process.as_ref(), listener, machine);
             }
         }
@@ -262,6 +267,7 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
             .map_err(|e| failed(e, "join the container's pid namespace"))?;
     }
     let times = request.trace.shared()?;
+    fault::point("exec:joined")?;
     request.trace.begin("clone3");
     let cloned = process::clone3(0, request.cgroup.map(Cgroup::dir));
     if let Ok(Clone::Child) = cloned {
@@ -303,6 +309,7 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
 }
 
 fn serve_entry(started: &mut Started, p: &Process) -> Result<()> {
+    fault::point("exec:cloned")?;
     if let Some(adj) = p.oom_score_adj {
         set_oom_score_adj(started.pid, adj)?;
     }
