@@ -1,0 +1,304 @@
+//! A bundle, with the containers that are made of it.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use super::call::{Call, Output};
+use super::{host, wait_for};
+
+/// How containers are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From nothing.
+    Cold,
+}
+
+impl Way {
+    /// Every way.
+    pub const ALL: &[Way] = &[Way::Cold];
+
+    /// What the way adds to the global flags.
+    fn globals(self) -> &'static [&'static str] {
+        match self {
+            Way::Cold => &[],
+        }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Way::Cold => "cold",
+        })
+    }
+}
+
+/// The busybox applets of a rootfs.
+const APPLETS: &[&str] = &[
+    "awk", "cat", "chmod", "chown", "chroot", "cp", "cut", "dd", "df", "echo", "env", "expr",
+    "false", "find", "grep", "head", "hostname", "id", "ip", "kill", "ln", "ls", "mkdir", "mkfifo",
+    "mknod", "mount", "mv", "nc", "nice", "printf", "ps", "pwd", "readlink", "rm", "rmdir", "sed",
+    "seq", "sh", "sleep", "sort", "stat", "stty", "sync", "tail", "tee", "test", "touch", "tr",
+    "true", "tty", "umount", "uname", "unshare", "wc", "xargs",
+];
+
+/// A bundle with its own state root. Dropped, it takes with it whatever its containers left, and
+/// the test fails if they left more than they should.
+pub struct Bundle {
+    /// The bundle directory; has `rootfs` and config.json.
+    pub dir: PathBuf,
+    /// The state root, `--root`.
+    pub root: PathBuf,
+    /// An id that no other bundle has.
+    pub id: String,
+    /// The way in which its containers are made.
+    pub way: Way,
+    spec: Value,
+}
+
+/// What `runz spec` writes.
+fn template() -> Value {
+    static SPEC: OnceLock<Value> = OnceLock::new();
+    let make = || {
+        let dir = host::scratch().join("spec");
+        fs::create_dir(&dir).expect("make a directory");
+        Call::new(["spec", "--bundle"]).arg(&dir).run().ok();
+        let text = fs::read(dir.join("config.json")).expect("read the template");
+        serde_json::from_slice(&text).expect("parse the template")
+    };
+    SPEC.get_or_init(make).clone()
+}
+
+impl Bundle {
+    /// A bundle of `runz spec`, but without terminal, and with a busybox to run: its program is
+    /// `true`, its root writable.
+    pub fn new(way: Way) -> Bundle {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let id = format!("t{}-{number}", std::process::id());
+        let dir = host::scratch().join(format!("b{number}"));
+        let bin = dir.join("rootfs/bin");
+        fs::create_dir_all(&bin).expect("make a rootfs");
+        let busybox = host::busybox().expect("copy /bin/busybox of package busybox-static");
+        fs::hard_link(busybox, bin.join("busybox")).expect("link busybox");
+        for applet in APPLETS {
+            symlink("busybox", bin.join(applet)).expect("link an applet");
+        }
+        let root = dir.join("state");
+        let bundle = Bundle {
+            dir,
+            root,
+            id,
+            way,
+            spec: template(),
+        };
+        bundle.config(|spec| {
+            spec["process"]["terminal"] = json!(false);
+            spec["process"]["args"] = json!(["true"]);
+            spec["root"]["readonly"] = json!(false);
+        })
+    }
+
+    /// Changes config.json.
+    pub fn config(mut self, change: impl FnOnce(&mut Value)) -> Bundle {
+        self.change(change);
+        self
+    }
+
+    /// Changes config.json later.
+    pub fn change(&mut self, change: impl FnOnce(&mut Value)) {
+        change(&mut self.spec);
+        let text = serde_json::to_vec_pretty(&self.spec).expect("write JSON");
+        fs::write(self.dir.join("config.json"), text).expect("write config.json");
+    }
+
+    /// The program and its arguments.
+    pub fn args<S: AsRef<str>>(self, args: impl IntoIterator<Item = S>) -> Bundle {
+        let args: Vec<_> = args.into_iter().map(|a| a.as_ref().to_owned()).collect();
+        self.config(|spec| spec["process"]["args"] = json!(args))
+    }
+
+    /// The program is a shell script.
+    pub fn script(self, script: &str) -> Bundle {
+        self.args(["sh", "-c", script])
+    }
+
+    /// The program sleeps, and ends on SIGTERM.
+    pub fn sleeper(self) -> Bundle {
+        self.script("trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done")
+    }
+
+    /// A path of the rootfs.
+    pub fn rootfs(&self, path: &str) -> PathBuf {
+        self.dir.join("rootfs").join(path.trim_start_matches('/'))
+    }
+
+    /// The cgroup of the container, unless its config says otherwise.
+    pub fn cgroup(&self) -> PathBuf {
+        host::default_cgroup(&self.id)
+    }
+
+    /// `runz --root ROOT VERB`, to be completed.
+    pub fn call(&self, verb: &str) -> Call {
+        self.globals::<&str>([]).arg(verb)
+    }
+
+    /// `runz --root ROOT GLOBALS…`, to be completed by a verb.
+    pub fn globals<S: AsRef<str>>(&self, globals: impl IntoIterator<Item = S>) -> Call {
+        let call = Call::new(["--root"]).arg(&self.root);
+        call.args(self.way.globals()).args(globals)
+    }
+
+    /// `runz VERB --bundle DIR ID` with `options` before the id: for `create` and `run`.
+    pub fn make(&self, verb: &str, options: &[&str]) -> Call {
+        let call = self.call(verb).arg("--bundle").arg(&self.dir);
+        call.args(options).arg(&self.id)
+    }
+
+    /// `create`.
+    pub fn create(&self) -> Output {
+        self.make("create", &[]).run()
+    }
+
+    /// `run`, in the foreground.
+    pub fn run(&self) -> Output {
+        self.make("run", &[]).run()
+    }
+
+    /// `run --detach`.
+    pub fn run_detached(&self) -> Output {
+        self.make("run", &["--detach"]).run()
+    }
+
+    /// `start`.
+    pub fn start(&self) -> Output {
+        self.verb("start")
+    }
+
+    /// `exec ID ARGS…`.
+    pub fn exec<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        self.call("exec").arg(&self.id).args(args).run()
+    }
+
+    /// `exec ID sh -c SCRIPT`; what it prints.
+    #[track_caller]
+    pub fn inside(&self, script: &str) -> String {
+        self.exec(["sh", "-c", script]).ok()
+    }
+
+    /// `kill ID SIGNAL`.
+    pub fn kill(&self, signal: &str) -> Output {
+        self.call("kill").arg(&self.id).arg(signal).run()
+    }
+
+    /// `delete`.
+    pub fn delete(&self) -> Output {
+        self.verb("delete")
+    }
+
+    /// `VERB ID`.
+    pub fn verb(&self, verb: &str) -> Output {
+        self.call(verb).arg(&self.id).run()
+    }
+
+    /// What `state` prints.
+    #[track_caller]
+    pub fn state(&self) -> Value {
+        serde_json::from_str(&self.verb("state").ok()).expect("state prints JSON")
+    }
+
+    /// The container's status.
+    #[track_caller]
+    pub fn status(&self) -> String {
+        self.state()["status"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// The pid of the container's init.
+    #[track_caller]
+    pub fn pid(&self) -> i32 {
+        self.state()["pid"].as_i64().unwrap_or_default() as i32
+    }
+
+    /// Waits until the container has a status.
+    #[track_caller]
+    pub fn wait_status(&self, status: &str) {
+        wait_for(&format!("status {status}"), || {
+            (self.status() == status).then_some(())
+        });
+    }
+
+    /// Waits for a file of the rootfs that a container writes at once; its content.
+    pub fn wait_file(&self, path: &str) -> String {
+        let path = self.rootfs(path);
+        wait_for(&format!("{path:?}"), || {
+            let text = fs::read_to_string(&path).ok();
+            text.filter(|t| t.ends_with('\n'))
+        })
+    }
+
+    /// Deletes what is left, by force; what could not be given back.
+    fn clear(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        let names = |dir: &Path| -> Vec<String> {
+            let all = fs::read_dir(dir).into_iter().flatten().flatten();
+            all.map(|e| e.file_name().to_string_lossy().into_owned())
+                .collect()
+        };
+        for id in names(&self.root) {
+            let state = fs::read(self.root.join(&id).join("state.json")).unwrap_or_default();
+            let pid = serde_json::from_slice::<Value>(&state).ok();
+            let pid = pid.and_then(|s| s["init_process_pid"].as_i64());
+            let deleted = self.call("delete").args(["--force", &id]).run();
+            if deleted.code != 0 {
+                left.push(format!("delete --force: {}", deleted.stderr));
+            }
+            if let Some(pid) = pid.filter(|pid| *pid > 1) {
+                // We are its subreaper.
+                let _ = waitpid(Pid::from_raw(pid as i32), Some(WaitPidFlag::WNOHANG));
+            }
+        }
+        for id in names(&self.root) {
+            left.push(format!("{} in the state root", id));
+        }
+        let cgroup = self.cgroup();
+        if cgroup.exists() {
+            left.push(format!("cgroup {cgroup:?}"));
+            let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+            wait_for("an empty cgroup", || {
+                let _ = fs::remove_dir(&cgroup);
+                (!cgroup.exists()).then_some(())
+            });
+        }
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let dir = self.dir.to_string_lossy();
+        let mut points: Vec<_> = mounts.lines().filter_map(|l| l.split(' ').nth(1)).collect();
+        points.retain(|point| point.starts_with(&*dir));
+        for point in points.iter().rev() {
+            left.push(format!("mount {point}"));
+            let _ = Command::new("umount").args(["--lazy", point]).status();
+        }
+        left
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        let left = self.clear();
+        let _ = fs::remove_dir_all(&self.dir);
+        if !std::thread::panicking() {
+            assert!(left.is_empty(), "left behind: {}", left.join("; "));
+        }
+    }
+}

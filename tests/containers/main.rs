@@ -1,0 +1,20 @@
+//! Real containers, made by the built binary as root on this machine; black box.
+//!
+//! `cargo test --test containers` or `cargo nextest run`. The process first enters a mount namespace
+//! of its own, with the unified cgroup hierarchy at /sys/fs/cgroup (`harness::host`), so that the
+//! machine may be a hybrid one. Environment: `RUNZ` names another binary to test, even runc;
+//! `RUNZ_MUST_RUN=1` makes a skipped test a failed one.
+//!
+//! A test is a function that takes the way in which containers are to be made, and is listed in its
+//! module's `TESTS`. Every test can run in every way; its name begins with the way's.
+
+mod harness;
+mod lifecycle;
+
+use harness::runner::{self, Tests};
+
+const MODULES: &[(&str, Tests)] = &[("lifecycle", lifecycle::TESTS)];
+
+fn main() -> std::process::ExitCode {
+    runner::main(MODULES)
+}
