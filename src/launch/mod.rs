@@ -195,7 +195,6 @@ fn serve(started: &mut Started, request: Request, files: &HookFiles) -> Result<(
     if let Some(adj) = plan.process.as_ref().and_then(|p| p.oom_score_adj) {
         set_oom_score_adj(started.pid, adj)?;
     }
-    crate::net::move_devices(&plan.net_devices, started.pid)?;
     (request.meanwhile)(started.pid)?;
     let Request {
         plan, hooks, state, ..
@@ -213,6 +212,9 @@ fn serve(started: &mut Started, request: Request, files: &HookFiles) -> Result<(
             }
             Message::Hooks => {
                 fault::point("launch:hooks")?;
+                // Here, as all of its namespaces are there, and it waits: sysctls and hooks find the
+                // devices in their place.
+                crate::net::move_devices(&plan.net_devices, started.pid)?;
                 hooks(started.pid)?;
                 fault::point("launch:hooked")?;
                 let own = plan.namespaces.has(libc::CLONE_NEWPID as u64);
@@ -509,6 +511,7 @@ impl HookFiles {
 
     fn any(&self, plan: &Plan) -> bool {
         self.files.is_some()
+            || !plan.net_devices.is_empty()
             || !plan.hooks.prestart.is_empty()
             || !plan.hooks.create_runtime.is_empty()
     }

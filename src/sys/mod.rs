@@ -11,6 +11,7 @@ pub mod fs;
 pub mod mem;
 pub mod mount;
 pub mod net;
+pub mod netlink;
 pub mod process;
 pub mod socket;
 pub mod tty;
