@@ -91,9 +91,25 @@ fn typed<T: DeserializeOwned>(text: &[u8], prefix: &str) -> Result<(T, Vec<Strin
                 (prefix, ".") => prefix.to_owned(),
                 (prefix, path) => format!("{prefix}.{path}"),
             };
-            Err(anyhow!("{path}: {}", error.into_inner()))
+            Err(anyhow!(one_line(&format!(
+                "{path}: {}",
+                error.into_inner()
+            ))))
         }
     }
+}
+
+/// serde_json quotes what it read as it is; a sentence has no control characters.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 /// The version must be a semantic one; a newer minor version is accepted, a newer major one isn't.
@@ -272,6 +288,218 @@ fn affinity(config: &mut Value, _: &mut Vec<String>) {
                     "" => Value::Null,
                     _ => json!(ranges.join(",")),
                 };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minimal() -> Value {
+        json!({
+            "ociVersion": "1.0.2",
+            "root": { "path": "rootfs" },
+            "process": { "args": ["sh"], "cwd": "/", "user": {} },
+        })
+    }
+
+    fn error(text: &str) -> String {
+        format!("{:#}", parse(text.as_bytes()).err().unwrap())
+    }
+
+    /// The minimal config with one value changed by its JSON pointer.
+    fn with(pointer: &str, value: Value) -> String {
+        let mut config = minimal();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        let mut at = &mut config;
+        for part in parent.split('/').skip(1) {
+            at = &mut at[part];
+        }
+        at[key] = value;
+        config.to_string()
+    }
+
+    #[test]
+    fn missing_file() {
+        let error = load(Path::new("/nonexistent")).err().unwrap();
+        assert_eq!(
+            format!("{error:#}"),
+            "JSON specification file config.json not found in \"/nonexistent\""
+        );
+    }
+
+    #[test]
+    fn root_is_made_absolute() {
+        let dir = std::env::temp_dir().join(format!("runz-bundle-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        for (written, expected) in [
+            ("rootfs", dir.join("rootfs")),
+            ("./a/../rootfs/", dir.join("rootfs")),
+            ("/r//s", PathBuf::from("/r/s")),
+            ("", PathBuf::new()),
+        ] {
+            fs::write(dir.join(CONFIG), with("/root/path", json!(written))).unwrap();
+            let bundle = load(&dir).unwrap();
+            assert_eq!(bundle.spec.root().as_ref().unwrap().path(), &expected);
+            assert!(bundle.warnings.is_empty());
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn errors() {
+        for (text, sentence) in [
+            (
+                "{\n  \"a\": 1,\n}".to_owned(),
+                "config.json: not JSON: trailing comma at line 3 column 1",
+            ),
+            (
+                String::new(),
+                "config.json: not JSON: EOF while parsing a value at line 1 column 0",
+            ),
+            ("null".into(), "config.json: is not a JSON object"),
+            ("7".into(), "config.json: is not a JSON object"),
+            ("{}".into(), "config.json: ociVersion: is missing"),
+            (
+                with("/ociVersion", json!("1.0")),
+                "config.json: ociVersion: \"1.0\" is not a semantic version",
+            ),
+            (
+                with("/ociVersion", json!("2.0.0")),
+                "config.json: ociVersion: \"2.0.0\" is not supported, accepted is 1.x.y",
+            ),
+            (
+                with("/process/args", json!(["a", 1])),
+                "config.json: process.args[1]: invalid type: integer `1`, expected a string",
+            ),
+            (
+                with("/process/cwd", Value::Null),
+                "config.json: process.cwd: invalid type: null, expected path string",
+            ),
+            (
+                with("/process/rlimits", json!([{ "type": "RLIMIT_X" }])),
+                "config.json: process.rlimits[0].type: unknown variant `RLIMIT_X`, expected one \
+                 of `RLIMIT_CPU`, `RLIMIT_FSIZE`, `RLIMIT_DATA`, `RLIMIT_STACK`, `RLIMIT_CORE`, \
+                 `RLIMIT_RSS`, `RLIMIT_NPROC`, `RLIMIT_NOFILE`, `RLIMIT_MEMLOCK`, `RLIMIT_AS`, \
+                 `RLIMIT_LOCKS`, `RLIMIT_SIGPENDING`, `RLIMIT_MSGQUEUE`, `RLIMIT_NICE`, \
+                 `RLIMIT_RTPRIO`, `RLIMIT_RTTIME`",
+            ),
+            (
+                with(
+                    "/linux",
+                    json!({ "namespaces": [{ "type": "pid" }, { "type": "net" }] }),
+                ),
+                "config.json: linux.namespaces[1].type: unknown variant `net`, expected one of \
+                 `mount`, `cgroup`, `uts`, `ipc`, `user`, `pid`, `network`, `time`",
+            ),
+        ] {
+            assert_eq!(error(&text), sentence);
+        }
+        let error = parse_process(b"{\"user\":{\"uid\":-1}}").err().unwrap();
+        assert!(format!("{error:#}").starts_with("process.user.uid: invalid value"));
+    }
+
+    #[test]
+    fn versions() {
+        for version in [
+            "1.0.0",
+            "1.3.0",
+            "1.99.0",
+            "1.0.2-dev",
+            "1.1.0+dev",
+            "0.5.0",
+        ] {
+            assert!(parse(with("/ociVersion", json!(version)).as_bytes()).is_ok());
+        }
+        for version in ["", "1", "1.0", "1.0.x", "v1.0.0", "1.0.0.0", "1..0"] {
+            assert!(parse(with("/ociVersion", json!(version)).as_bytes()).is_err());
+        }
+    }
+
+    /// What oci-spec refuses and runc accepts. Each is refused without its repair.
+    #[test]
+    fn repairs() {
+        let parsed = |pointer: &str, value: Value| {
+            let text = with(pointer, value);
+            assert!(serde_json::from_str::<Spec>(&text).is_err(), "{text}");
+            parse(text.as_bytes()).unwrap()
+        };
+        let process = |spec: &Spec| spec.process().clone().unwrap();
+
+        let (spec, warnings) = parsed(
+            "/process/capabilities",
+            json!({ "bounding": ["CAP_KILL", "CAP_X"], "effective": ["CAP_A", "CAP_X"] }),
+        );
+        assert_eq!(
+            warnings,
+            ["ignoring unknown or unavailable capabilities: [CAP_A CAP_X]"]
+        );
+        let capabilities = process(&spec).capabilities().clone().unwrap();
+        assert_eq!(capabilities.bounding().as_ref().unwrap().len(), 1);
+        assert_eq!(capabilities.effective().as_ref().unwrap().len(), 0);
+
+        let (spec, _) = parsed(
+            "/process/scheduler",
+            json!({ "policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_DL_OVERRUN"] }),
+        );
+        let scheduler = process(&spec).scheduler().clone().unwrap();
+        assert_eq!(scheduler.flags().as_ref().unwrap().len(), 2);
+
+        let (spec, _) = parsed("/process/user", Value::Null);
+        assert_eq!(process(&spec).user().uid(), 0);
+
+        let (spec, _) = parsed(
+            "/linux",
+            json!({ "resources": { "devices": [{ "allow": true, "type": "", "access": "r" }] } }),
+        );
+        let resources = |spec: &Spec| spec.linux().clone().unwrap().resources().clone().unwrap();
+        let kind = resources(&spec).devices().as_ref().unwrap()[0].typ();
+        assert_eq!(kind, Some(oci_spec::runtime::LinuxDeviceType::A));
+
+        let (spec, _) = parsed(
+            "/linux",
+            json!({ "resources": { "pids": { "limit": null } } }),
+        );
+        assert!(resources(&spec).pids().is_none());
+
+        let (spec, _) = parsed("/linux", json!({ "seccomp": { "defaultAction": "" } }));
+        assert!(spec.linux().as_ref().unwrap().seccomp().is_none());
+
+        let (spec, _) = parsed("/process/execCPUAffinity", json!({ "final": " 0, 2-3," }));
+        let affinity = process(&spec).exec_cpu_affinity().clone().unwrap();
+        assert_eq!(affinity.cpu_affinity_final().as_deref(), Some("0,2-3"));
+        assert!(affinity.initial().is_none());
+
+        parsed("/windows", json!(1));
+        parsed("/process/commandLine", json!(["x"]));
+    }
+
+    #[test]
+    fn pids() {
+        let limit = |pids: Value| {
+            let text = with("/linux", json!({ "resources": { "pids": pids } }));
+            let (spec, _) = parse(text.as_bytes()).unwrap();
+            let resources = spec.linux().clone().unwrap().resources().clone().unwrap();
+            resources.pids().map(|p| p.limit())
+        };
+        assert_eq!(limit(json!({})), None);
+        assert_eq!(limit(json!({ "limit": 0 })), Some(0));
+        assert_eq!(limit(json!({ "limit": -1 })), Some(-1));
+    }
+
+    #[test]
+    fn every_repair_survives_any_document() {
+        for document in [
+            json!({ "process": [], "linux": "x" }),
+            json!({ "process": { "capabilities": 1, "scheduler": null, "execCPUAffinity": [] } }),
+            json!({ "linux": { "resources": { "devices": [1, null, "x"], "pids": [] }, "seccomp": 1 } }),
+            json!({ "process": { "capabilities": { "bounding": [1, null] } } }),
+        ] {
+            for (name, repair) in REPAIRS {
+                repair(&mut document.clone(), &mut Vec::new());
+                assert!(!name.is_empty());
             }
         }
     }

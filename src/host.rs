@@ -21,6 +21,8 @@ pub struct Host {
     pub apparmor: bool,
     /// SELinux is enabled.
     pub selinux: bool,
+    /// `/proc/kcore` exists.
+    pub kcore: bool,
     /// `/proc/self/setgroups` says `deny`: looked at only inside a user namespace.
     pub setgroups_denied: bool,
 }
@@ -42,6 +44,7 @@ impl Host {
             last_capability: last_capability(),
             apparmor: labels && apparmor(),
             selinux: labels && fs::exists("/sys/fs/selinux/enforce").unwrap_or(false),
+            kcore: fs::exists("/proc/kcore").unwrap_or(false),
             setgroups_denied: in_user_namespace && denied(),
         }
     }

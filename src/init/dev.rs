@@ -26,7 +26,7 @@ pub fn setup(root: BorrowedFd, dev: &Dev) -> std::result::Result<(), Fail> {
         make(root, &directory, node, dev.bind).of(Step::Dev, i)?;
     }
     for (i, (target, name)) in LINKS.iter().enumerate() {
-        if *name == c"core" && fs::stat_at(CWD, target, 0).is_err() {
+        if *name == c"core" && !dev.core {
             continue;
         }
         match fs::symlink(target, &directory, name) {

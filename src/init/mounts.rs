@@ -45,7 +45,6 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
                 .map_err(fail(MountStep::Source))?;
             let target = path::open_or_make(root, &m.destination, is_directory)
                 .map_err(fail(MountStep::MakeTarget))?;
-            only_proc_over_proc(&tree, &target, &m.destination)?;
             (tree, target)
         }
         MountKind::New {
@@ -71,6 +70,7 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
             (cgroup(c, options, m)?, target)
         }
     };
+    only_proc_over_proc(m, &tree, &target)?;
     // A new mount was born with its attributes; a bind has its source's.
     if matches!(m.kind, MountKind::Bind { .. }) {
         attributes(tree.as_fd(), m)?;
@@ -183,7 +183,7 @@ fn inherit_owner(
     set: impl Fn(&str) -> bool,
 ) -> sys::Result<()> {
     let stat = fs::fstat(target)?;
-    let mut option = |key: &CStr, number: u32, base: u32| {
+    let option = |key: &CStr, number: u32, base: u32| {
         let mut value = path::Text::<32>::new();
         value.push_number(number, base)?;
         mount::fsconfig(context, key, Some(value.c_str()?))
@@ -259,32 +259,19 @@ fn ordinary_directory(root: BorrowedFd, destination: &CStr) -> Result<(), Fail> 
     }
 }
 
-/// Files of /proc that lxcfs and others replace by their own (runc's list).
-const REPLACEABLE: &[&[u8]] = &[
-    b"/proc/cpuinfo",
-    b"/proc/diskstats",
-    b"/proc/meminfo",
-    b"/proc/stat",
-    b"/proc/swaps",
-    b"/proc/uptime",
-    b"/proc/loadavg",
-    b"/proc/slabinfo",
-    b"/proc/sys/kernel/ns_last_pid",
-    b"/proc/sys/crypto/fips_enabled",
-];
-
-/// A bind over a part of /proc must itself be procfs: anything else would feed the runtime and the
-/// LSMs a fake (CVE-2019-16884).
-fn only_proc_over_proc(tree: &OwnedFd, target: &OwnedFd, destination: &CStr) -> Result<(), Fail> {
-    let destination = destination.to_bytes();
-    let below = destination == b"/proc" || destination.starts_with(b"/proc/");
-    if !below && !path::is_on(target, libc::PROC_SUPER_MAGIC) {
-        return Ok(());
+/// A mount over a part of /proc that isn't one of the few known ones would feed the runtime and the
+/// LSMs a fake, and so would one at /proc that is no procfs. By which path the target was reached
+/// doesn't count (CVE-2019-16884, CVE-2019-19921).
+fn only_proc_over_proc(m: &Mount, tree: &OwnedFd, target: &OwnedFd) -> Result<(), Fail> {
+    let refused = |words: &[u8]| Err(fail(MountStep::NotProc)(Errno::EPERM).noting(words));
+    if !m.over_proc && path::is_on(target, libc::PROC_SUPER_MAGIC) {
+        return refused(b"cannot be mounted because it is inside /proc");
     }
-    if REPLACEABLE.contains(&destination) || path::is_on(tree, libc::PROC_SUPER_MAGIC) {
-        return Ok(());
+    let whole = m.destination.as_bytes() == b"/proc";
+    if whole && !path::is_on(tree, libc::PROC_SUPER_MAGIC) {
+        return refused(b"only a procfs may be mounted at /proc");
     }
-    Err(fail(MountStep::NotProc)(Errno::EPERM).noting(b"only procfs may be mounted inside /proc"))
+    Ok(())
 }
 
 /// `ro` of those mounts that setup still wrote to.

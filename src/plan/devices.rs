@@ -25,8 +25,13 @@ const MAX_MAJOR: i64 = (1 << 12) - 1;
 const MAX_MINOR: i64 = (1 << 20) - 1;
 
 /// Decides what is put into /dev; `None` when a mount binds another /dev there, which is left as it
-/// is. With `bind`, nodes can't be made and the host's are bound.
-pub fn dev(devices: &[spec::LinuxDevice], mounts: &[Mount], bind: bool) -> Result<Option<Dev>> {
+/// is. With `core`, /dev/core is a link to /proc/kcore. With `bind`, nodes can't be made and the host's are bound.
+pub fn dev(
+    devices: &[spec::LinuxDevice],
+    mounts: &[Mount],
+    core: bool,
+    bind: bool,
+) -> Result<Option<Dev>> {
     let mut nodes = Vec::with_capacity(DEFAULT.len() + devices.len());
     for (path, major, minor) in DEFAULT {
         if !devices.iter().any(|d| d.path() == Path::new(path)) {
@@ -51,7 +56,7 @@ pub fn dev(devices: &[spec::LinuxDevice], mounts: &[Mount], bind: bool) -> Resul
     Ok(if covered {
         None
     } else {
-        Some(Dev { nodes, bind })
+        Some(Dev { nodes, core, bind })
     })
 }
 

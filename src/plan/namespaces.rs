@@ -181,7 +181,7 @@ pub fn time_offsets(
     for clock in offsets.keys() {
         ensure!(
             matches!(clock.as_str(), "monotonic" | "boottime"),
-            "linux.timeOffsets.{clock}: no such clock, accepted are monotonic and boottime"
+            "linux.timeOffsets: no such clock {clock:?}, accepted are monotonic and boottime"
         );
     }
     Ok(lines.into_bytes())
@@ -208,7 +208,7 @@ pub fn propagation(
         "unbindable" => MS_UNBINDABLE,
         "runbindable" => MS_UNBINDABLE | MS_REC,
         other => bail!(
-            "linux.rootfsPropagation: rootfsPropagation={other} is not supported, accepted are \
+            "linux.rootfsPropagation: rootfsPropagation={other:?} is not supported, accepted are \
              private, slave, shared, unbindable and the same with an r before"
         ),
     };

@@ -264,3 +264,165 @@ fn atime(flags: u64) -> u64 {
         class
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(String::from).collect()
+    }
+
+    #[test]
+    fn table_is_sorted_and_runc_s() {
+        assert!(MOUNT_OPTIONS.is_sorted_by(|a, b| a < b));
+        assert_eq!(MOUNT_OPTIONS.len(), 60);
+        assert!(MOUNT_OPTIONS.contains(&"rro"));
+    }
+
+    /// Every option alone: the mount's attributes set and cleared.
+    #[test]
+    fn attributes() {
+        const NAMED: u64 = MOUNT_ATTR__ATIME;
+        for (option, set, clear) in [
+            ("ro", MOUNT_ATTR_RDONLY, 0),
+            ("rw", 0, MOUNT_ATTR_RDONLY),
+            ("nosuid", MOUNT_ATTR_NOSUID, 0),
+            ("suid", 0, MOUNT_ATTR_NOSUID),
+            ("nodev", MOUNT_ATTR_NODEV, 0),
+            ("dev", 0, MOUNT_ATTR_NODEV),
+            ("noexec", MOUNT_ATTR_NOEXEC, 0),
+            ("exec", 0, MOUNT_ATTR_NOEXEC),
+            ("nosymfollow", MOUNT_ATTR_NOSYMFOLLOW, 0),
+            ("symfollow", 0, MOUNT_ATTR_NOSYMFOLLOW),
+            ("noatime", MOUNT_ATTR_NOATIME, NAMED),
+            ("atime", 0, 0),
+            ("relatime", MOUNT_ATTR_RELATIME, NAMED),
+            ("norelatime", 0, 0),
+            ("strictatime", MOUNT_ATTR_STRICTATIME, NAMED),
+            ("nostrictatime", 0, 0),
+            ("nodiratime", MOUNT_ATTR_NODIRATIME, NAMED),
+            ("diratime", 0, 0),
+            ("defaults", 0, 0),
+            ("bind", 0, 0),
+            ("rbind", 0, 0),
+            ("remount", 0, 0),
+            ("sync", 0, 0),
+            ("async", 0, 0),
+            ("dirsync", 0, 0),
+            ("mand", 0, 0),
+            ("nomand", 0, 0),
+            ("lazytime", 0, 0),
+            ("nolazytime", 0, 0),
+            ("iversion", 0, 0),
+            ("noiversion", 0, 0),
+            ("silent", 0, 0),
+            ("loud", 0, 0),
+            // Combinations: the later wins, but strictatime beats noatime as in mount(2).
+            ("ro rw", 0, MOUNT_ATTR_RDONLY),
+            ("rw ro", MOUNT_ATTR_RDONLY, 0),
+            ("noatime strictatime", MOUNT_ATTR_STRICTATIME, NAMED),
+            ("strictatime noatime", MOUNT_ATTR_STRICTATIME, NAMED),
+            ("noatime relatime", MOUNT_ATTR_NOATIME, NAMED),
+            ("noatime atime", 0, 0),
+            (
+                "nodiratime strictatime",
+                MOUNT_ATTR_NODIRATIME | MOUNT_ATTR_STRICTATIME,
+                NAMED,
+            ),
+            (
+                "nosuid dev exec ro",
+                MOUNT_ATTR_NOSUID | MOUNT_ATTR_RDONLY,
+                MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
+            ),
+        ] {
+            let words = words(option);
+            let folded = fold(&words);
+            assert_eq!((folded.set(), folded.clear()), (set, clear), "{option}");
+            assert!(folded.data.is_empty(), "{option}");
+        }
+    }
+
+    #[test]
+    fn attributes_of_the_tree() {
+        for (option, set, clear) in [
+            ("rro", MOUNT_ATTR_RDONLY, 0),
+            ("rrw", 0, MOUNT_ATTR_RDONLY),
+            ("rnosuid", MOUNT_ATTR_NOSUID, 0),
+            ("rsuid", 0, MOUNT_ATTR_NOSUID),
+            ("rnodev", MOUNT_ATTR_NODEV, 0),
+            ("rdev", 0, MOUNT_ATTR_NODEV),
+            ("rnoexec", MOUNT_ATTR_NOEXEC, 0),
+            ("rexec", 0, MOUNT_ATTR_NOEXEC),
+            ("rnodiratime", MOUNT_ATTR_NODIRATIME, 0),
+            ("rdiratime", 0, MOUNT_ATTR_NODIRATIME),
+            ("rnosymfollow", MOUNT_ATTR_NOSYMFOLLOW, 0),
+            ("rsymfollow", 0, MOUNT_ATTR_NOSYMFOLLOW),
+            ("rnoatime", MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME),
+            ("ratime", 0, MOUNT_ATTR__ATIME),
+            ("rrelatime", 0, MOUNT_ATTR__ATIME),
+            ("rnorelatime", 0, MOUNT_ATTR__ATIME),
+            ("rstrictatime", MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME),
+            ("rnostrictatime", 0, MOUNT_ATTR__ATIME),
+            // An access-time class is a value: two of them together would be EINVAL.
+            (
+                "rnoatime rstrictatime",
+                MOUNT_ATTR_STRICTATIME,
+                MOUNT_ATTR__ATIME,
+            ),
+            ("rro rrw", 0, MOUNT_ATTR_RDONLY),
+            ("rrw rro", MOUNT_ATTR_RDONLY, 0),
+        ] {
+            let words = words(option);
+            let folded = fold(&words);
+            assert_eq!(
+                (folded.set_tree, folded.clear_tree),
+                (set, clear),
+                "{option}"
+            );
+            assert!(!folded.names_attributes(), "{option}");
+        }
+    }
+
+    /// What a bind's options replace: everything but access times, and those too if one is set.
+    #[test]
+    fn replaced() {
+        let all = MOUNT_ATTR_RDONLY
+            | MOUNT_ATTR_NOSUID
+            | MOUNT_ATTR_NODEV
+            | MOUNT_ATTR_NOEXEC
+            | MOUNT_ATTR_NOSYMFOLLOW;
+        for (option, replace) in [
+            ("ro", all & !MOUNT_ATTR_RDONLY),
+            ("dev", all & !MOUNT_ATTR_NODEV),
+            ("atime", all),
+            ("noatime", all | MOUNT_ATTR_NODIRATIME),
+            ("nodiratime", all),
+        ] {
+            let words = words(option);
+            assert_eq!(fold(&words).replace(), replace, "{option}");
+        }
+    }
+
+    #[test]
+    fn the_rest() {
+        let words = words("shared size=5 rslave tmpcopyup ridmap nfsvers=4");
+        let folded = fold(&words);
+        assert_eq!(folded.propagation, [MS_SHARED, MS_SLAVE | MS_REC]);
+        assert_eq!(folded.data, [(1, "size=5"), (5, "nfsvers=4")]);
+        assert!(folded.copy_up);
+        assert_eq!(folded.idmap, Some(true));
+        for (name, flags) in [
+            ("private", MS_PRIVATE),
+            ("rprivate", MS_PRIVATE | MS_REC),
+            ("shared", MS_SHARED),
+            ("rshared", MS_SHARED | MS_REC),
+            ("slave", MS_SLAVE),
+            ("rslave", MS_SLAVE | MS_REC),
+            ("unbindable", MS_UNBINDABLE),
+            ("runbindable", MS_UNBINDABLE | MS_REC),
+        ] {
+            assert_eq!(fold(&[name.to_owned()]).propagation, [flags], "{name}");
+        }
+    }
+}

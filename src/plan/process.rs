@@ -271,8 +271,12 @@ fn umask(user: &spec::User, setting: &Setting) -> Result<u32> {
 /// `consoleSize`; a size of which a half is 0 leaves the terminal's own.
 fn console_size(size: &spec::Box) -> Result<Option<(u16, u16)>> {
     let side = |name: &str, value: u64| {
-        u16::try_from(value)
-            .with_context(|| format!("process.consoleSize.{name}: {value} is above {}", u16::MAX))
+        let max = u16::MAX;
+        ensure!(
+            value <= u64::from(max),
+            "process.consoleSize.{name}: {value} is above {max}"
+        );
+        Ok(value as u16)
     };
     let (rows, columns) = (side("height", size.height())?, side("width", size.width())?);
     Ok((rows != 0 && columns != 0).then_some((rows, columns)))

@@ -10,7 +10,6 @@ use oci_spec::runtime::{
 use super::text::{mask, ranges};
 use super::{CpuAffinity, CpuMask, MemoryPolicy, Scheduler};
 
-// Not in libc 0.2 (include/uapi/linux/mempolicy.h).
 /// Names of `linux.memoryPolicy.mode`.
 pub const MEMORY_POLICY_MODES: &[&str] = &[
     "MPOL_BIND",
@@ -29,6 +28,7 @@ pub const MEMORY_POLICY_FLAGS: &[&str] = &[
     "MPOL_F_STATIC_NODES",
 ];
 
+// Not in libc 0.2 (include/uapi/linux/mempolicy.h).
 const MPOL_PREFERRED_MANY: i32 = 5;
 const MPOL_WEIGHTED_INTERLEAVE: i32 = 6;
 
@@ -74,6 +74,10 @@ pub fn scheduler(written: &spec::Scheduler) -> Result<Scheduler> {
         "process.scheduler.priority: scheduler.priority can only be specified for SchedFIFO or \
          SchedRR policy"
     );
+    ensure!(
+        priority >= 0,
+        "process.scheduler.priority: {priority} is negative"
+    );
     let times = [written.runtime(), written.deadline(), written.period()];
     ensure!(
         matches!(policy, LinuxSchedulerPolicy::SchedDeadline)
@@ -86,8 +90,7 @@ pub fn scheduler(written: &spec::Scheduler) -> Result<Scheduler> {
         policy: number as u32,
         flags: flags.iter().fold(0, |all, flag| all | scheduler_flag(flag)),
         nice,
-        priority: u32::try_from(priority)
-            .with_context(|| format!("process.scheduler.priority: {priority} is negative"))?,
+        priority: priority as u32,
         runtime: written.runtime().unwrap_or(0),
         deadline: written.deadline().unwrap_or(0),
         period: written.period().unwrap_or(0),

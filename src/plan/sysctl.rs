@@ -84,7 +84,7 @@ fn allowed(key: &str, path: &str, namespaces: &Namespaces) -> Result<()> {
         "user" => {
             ensure!(
                 namespaces.has(NEWUSER),
-                "linux.sysctl: setting ucounts without a user namespace not allowed: {key}"
+                "linux.sysctl: setting ucounts without a user namespace not allowed: {key:?}"
             );
             Ok(())
         }

@@ -103,7 +103,7 @@ fn template_rest() {
     assert!(plan.delegate.is_none());
     let dev = plan.dev.unwrap();
     assert_eq!(dev.nodes.len(), 6);
-    assert!(!dev.bind);
+    assert!(!dev.bind && dev.core);
 
     let process = plan.process.unwrap();
     assert_eq!(process.args.iter().collect::<Vec<_>>(), [c"sh"]);
@@ -124,7 +124,7 @@ fn template_rest() {
         })
     );
     assert!(process.no_new_privileges);
-    assert_eq!(process.rlimits[0].resource, libc::RLIMIT_NOFILE as u32);
+    assert_eq!(process.rlimits[0].resource, libc::RLIMIT_NOFILE);
     assert_eq!(
         (process.rlimits[0].soft, process.rlimits[0].hard),
         (1024, 1024)

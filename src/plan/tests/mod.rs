@@ -1,14 +1,22 @@
 //! Whole configs through [`plan`]: what engines write, and what must be refused.
 
+mod details;
 mod errors;
 mod examples;
+mod mounts;
+mod process;
+mod process_errors;
+mod walk;
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use anyhow::Result;
+
 use super::*;
 use crate::bundle;
+use crate::host::Host;
 
 /// A machine like most: root, every capability known, no LSM.
 pub fn machine() -> Host {
@@ -59,4 +67,49 @@ pub fn decide_on(config: &Value, options: &Options, host: &Host) -> Result<Plan>
     let mut plan = plan(&spec, options, host)?;
     plan.warnings.splice(0..0, warnings);
     Ok(plan)
+}
+
+/// The template with changes; each is a JSON pointer and the value that is put there.
+pub fn changed(changes: &[(&str, Value)]) -> Value {
+    let mut config = template();
+    for (pointer, value) in changes {
+        set(&mut config, pointer, value.clone());
+    }
+    config
+}
+
+/// Puts a value at a JSON pointer, making objects on the way; `-` appends to an array.
+pub fn set(config: &mut Value, pointer: &str, value: Value) {
+    let mut at = config;
+    for part in pointer.split('/').skip(1) {
+        if at.is_null() {
+            *at = if part == "-" { json!([]) } else { json!({}) };
+        }
+        at = match at {
+            Value::Array(list) => {
+                let index = part.parse().unwrap_or(list.len());
+                while list.len() <= index {
+                    list.push(Value::Null);
+                }
+                &mut list[index]
+            }
+            other => &mut other[part],
+        };
+    }
+    *at = value;
+}
+
+pub fn refused(changes: &[(&str, Value)], sentence: &str) {
+    refused_on(&machine(), &options(), &changed(changes), sentence);
+}
+
+pub fn refused_on(host: &Host, options: &Options, config: &Value, sentence: &str) {
+    match decide_on(config, options, host) {
+        Ok(_) => panic!("accepted, but should say {sentence:?}"),
+        Err(error) => assert_eq!(format!("{error:#}"), sentence),
+    }
+}
+
+pub fn planned(changes: &[(&str, Value)]) -> Plan {
+    decide(&changed(changes)).unwrap()
 }
