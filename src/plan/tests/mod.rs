@@ -27,6 +27,7 @@ pub fn machine() -> Host {
         last_capability: 40,
         apparmor: false,
         selinux: false,
+        kcore: true,
         setgroups_denied: false,
     }
 }

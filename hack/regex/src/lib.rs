@@ -1,0 +1,3 @@
+//! `regex` for oci-spec: see Cargo.toml.
+
+pub use regex_lite::*;
