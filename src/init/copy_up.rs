@@ -43,7 +43,12 @@ fn entry(from: BorrowedFd, to: BorrowedFd, name: &CStr, depth: usize) -> Result<
             directory(below.as_fd(), made.as_fd(), depth - 1)?;
         }
         libc::S_IFREG => {
-            let source = fs::open(from, name, libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
+            let source = fs::open(
+                from,
+                name,
+                libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK,
+                0,
+            )?;
             let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
             let target = fs::open(to, name, flags, mode)?;
             let mut data = [0; 4096];

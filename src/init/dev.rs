@@ -66,13 +66,18 @@ fn node_at(parent: BorrowedFd, name: &CStr, node: &Node, bind: bool) -> Result<(
         Ok(()) => {}
         Err(Errno::EPERM) => return bind_node(parent, name, node),
         Err(Errno::EEXIST) => {
-            let there = fs::stat_at(parent, name, libc::AT_SYMLINK_NOFOLLOW)?;
+            // One descriptor for the look and the change: another container may share this directory
+            // and put a symlink there in between.
+            let file = fs::open(parent, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+            let there = fs::fstat(&file)?;
             let same = fs::is_type(&there, node.mode & libc::S_IFMT)
                 && (there.st_rdev == node.dev || node.mode & libc::S_IFMT == libc::S_IFIFO);
             if !same {
                 return Err(Errno::EEXIST);
             }
-            fs::chmod_at(parent, name, node.mode & 0o7777)?;
+            if there.st_mode & 0o7777 != node.mode & 0o7777 {
+                fs::chmod_fd(&file, node.mode & 0o7777)?;
+            }
         }
         Err(errno) => return Err(errno),
     }
@@ -85,9 +90,16 @@ fn node_at(parent: BorrowedFd, name: &CStr, node: &Node, bind: bool) -> Result<(
 /// In a user namespace nodes can't be made: an empty file, and the host's node over it.
 fn bind_node(parent: BorrowedFd, name: &CStr, node: &Node) -> Result<()> {
     let tree = mount::clone_tree(CWD, &node.path, false)?;
-    let flags = libc::O_CREAT | libc::O_NOFOLLOW;
-    drop(fs::open(parent, name, flags, 0o666)?);
+    // Never opened otherwise than as O_PATH: it may be a FIFO, on which open(2) would wait.
+    let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+    match fs::open(parent, name, flags, 0o666) {
+        Ok(_) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno),
+    }
     let target = fs::open(parent, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+    if fs::is_type(&fs::fstat(&target)?, libc::S_IFLNK) {
+        return Err(Errno::ELOOP);
+    }
     mount::move_mount(&tree, &target)
 }
 

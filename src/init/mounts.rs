@@ -53,11 +53,12 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
             options,
             legacy,
         } => {
-            if fstype == b"proc" || fstype == b"sysfs" {
-                ordinary_directory(root, &m.destination)?;
-            }
-            let target = path::open_or_make(root, &m.destination, true)
-                .map_err(fail(MountStep::MakeTarget))?;
+            let target = if fstype == b"proc" || fstype == b"sysfs" {
+                ordinary_directory(root, &m.destination)?
+            } else {
+                path::open_or_make(root, &m.destination, true)
+                    .map_err(fail(MountStep::MakeTarget))?
+            };
             if let Some((data, flags)) = legacy {
                 return by_mount(root, m, name, source, data, *flags, &target);
             }
@@ -243,20 +244,24 @@ fn cgroup(
 
 /// procfs and sysfs may not be mounted through a symlink: what comes after trusts their paths
 /// (CVE-2019-16884, CVE-2019-19921).
-fn ordinary_directory(root: BorrowedFd, destination: &CStr) -> Result<(), Fail> {
+fn ordinary_directory(root: BorrowedFd, destination: &CStr) -> Result<OwnedFd, Fail> {
     let resolve = fs::IN_ROOT | libc::RESOLVE_NO_SYMLINKS;
-    match fs::openat2(
-        root,
-        destination,
-        libc::O_PATH | libc::O_DIRECTORY,
-        0,
-        resolve,
-    ) {
-        Err(errno @ (Errno::ELOOP | Errno::ENOTDIR)) => {
-            Err(fail(MountStep::NotProc)(errno).noting(b"must be mounted on ordinary directory"))
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let open = || fs::openat2(root, destination, flags, 0, resolve);
+    let opened = match open() {
+        Err(Errno::ENOENT) => {
+            path::open_or_make(root, destination, true).map_err(fail(MountStep::MakeTarget))?;
+            // What was made may be a symlink's target by now.
+            open()
         }
-        _ => Ok(()),
-    }
+        other => other,
+    };
+    opened.map_err(|errno| match errno {
+        Errno::ELOOP | Errno::ENOTDIR => {
+            fail(MountStep::NotProc)(errno).noting(b"must be mounted on ordinary directory")
+        }
+        errno => fail(MountStep::MakeTarget)(errno),
+    })
 }
 
 /// A mount over a part of /proc that isn't one of the few known ones would feed the runtime and the

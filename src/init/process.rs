@@ -158,6 +158,9 @@ fn own_stdio(p: &Process) -> Result<()> {
     Ok(())
 }
 
+/// Up to 4 MiB of /etc/passwd are read.
+const PASSWD_READS: usize = 1024;
+
 /// Fills in HOME from the container's /etc/passwd, when the config gives none. A file that can't be
 /// read, or has no such user, leaves `/`.
 fn home(p: &Process, root: BorrowedFd) {
@@ -175,7 +178,8 @@ fn home(p: &Process, root: BorrowedFd) {
     };
     let mut buffer = [0; 4096];
     let mut filled = 0;
-    loop {
+    // Bounded: the file is the container's and may never end.
+    for _ in 0..PASSWD_READS {
         let Ok(n) = fs::read(&file, &mut buffer[filled..]) else {
             return;
         };

@@ -299,6 +299,41 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     }
 }
 
+/// Whether `path` is a FIFO that somebody has open for reading (fifo(7): ENXIO otherwise). What can't
+/// be opened for lack of permission is believed to be.
+pub fn has_reader(path: &std::path::Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(name) = std::ffi::CString::new(path.as_os_str().as_bytes()) else {
+        return false;
+    };
+    let flags = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    !matches!(
+        open(CWD, &name, flags, 0),
+        Err(Errno::ENXIO | Errno::ENOENT)
+    )
+}
+
+/// Marks every descriptor from `first` on as close-on-exec (close_range(2), CLOSE_RANGE_CLOEXEC).
+pub fn close_on_exec_from(first: u32) -> Result<()> {
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: no descriptor is closed here.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
+}
+
+/// chmod(2) of what `fd` is, which may be O_PATH: through its link in the caller's own /proc, as
+/// fchmodat2(2) came with Linux 6.6.
+pub fn chmod_fd(fd: impl AsFd, mode: u32) -> Result<()> {
+    let mut name = *b"/proc/self/fd/\0\0\0\0\0\0\0\0\0\0\0";
+    let mut number = fd.as_fd().as_raw_fd() as u32;
+    let digits = number.checked_ilog10().unwrap_or(0) as usize + 1;
+    for place in name[14..14 + digits].iter_mut().rev() {
+        *place = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    let name = CStr::from_bytes_until_nul(&name).map_err(|_| Errno::EINVAL)?;
+    chmod_at(CWD, name, mode)
+}
+
 /// mkfifoat(2).
 pub fn mkfifo(dir: impl AsFd, path: &CStr, mode: u32) -> Result<()> {
     mknod(dir, path, libc::S_IFIFO | mode, 0)
