@@ -54,6 +54,9 @@ fn one(hook: &Hook, state: &[u8], bundle: &Path) -> Result<()> {
         command.env_clear();
         command.envs(env.iter().filter_map(|line| line.split_once('=')));
     }
+    // What the caller left open is no business of a hook's. The container's own descriptors
+    // (--preserve-fds) are marked again by init.
+    sys::fs::close_on_exec_from(3).map_err(errno)?;
     let child = command
         .spawn()
         .with_context(|| format!("fork/exec {}", hook.path))?;

@@ -30,8 +30,9 @@ pub fn protect() -> Result<Option<Exe>> {
     let path = fs::read_link("/proc/self/exe").context("readlink /proc/self/exe")?;
     match through_mount(&path) {
         Ok(exe) => Ok(Some(exe)),
-        // Not root; or it was removed, or replaced, since we were started from it.
-        Err(Errno::EPERM | Errno::EACCES | Errno::ENOENT | Errno::ESTALE) => {
+        // Not root; or it was removed, or replaced, since we were started from it; or it's on a mount
+        // that can't be copied: unbindable, or of another mount namespace.
+        Err(Errno::EPERM | Errno::EACCES | Errno::ENOENT | Errno::ESTALE | Errno::EINVAL) => {
             let euid = sys::cred::effective_ids().0;
             let owner = fs::metadata("/proc/self/exe")
                 .context("stat /proc/self/exe")?
