@@ -3,7 +3,8 @@
 //!
 //! `RUNZ_FAULT=POINT=ACTION`. POINT is the name given to [`point`], or `child:STEP[:INDEX]` for a step
 //! of `init` by its name in `init::message`. ACTION is `kill` (SIGKILL to the process that gets there),
-//! `eio` (a point of the parent fails with EIO) or, in the child, `orphan`: SIGKILL to the parent.
+//! `eio` (a point of the parent fails with EIO) or, in the child, `orphan`: SIGKILL to the parent
+//! (not after init has closed its descriptors, from Step::Executable on).
 
 #[cfg(not(feature = "fault"))]
 mod here {
@@ -22,8 +23,9 @@ mod here {
 
 #[cfg(feature = "fault")]
 mod here {
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{AsFd, OwnedFd};
     use std::sync::OnceLock;
+    use std::time::Duration;
 
     use crate::init::message::{STEPS, Step};
     use crate::launch::failed;
@@ -41,8 +43,8 @@ mod here {
         point: String,
         step: Option<(Step, usize)>,
         action: Action,
-        /// The process that asked first: the child's parent.
-        parent: OwnedFd,
+        /// For `orphan`: the process that asked first, the child's parent; and a word to its killer.
+        parent: Option<(OwnedFd, OwnedFd)>,
     }
 
     static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
@@ -55,17 +57,36 @@ mod here {
             let known = STEPS.iter().find(|known| format!("{known:?}") == name)?;
             Some((*known, index.parse().ok()?))
         });
+        let action = match action {
+            "kill" => Action::Kill,
+            "eio" => Action::Fail,
+            "orphan" => Action::Orphan,
+            _ => return None,
+        };
+        let parent = match action {
+            Action::Orphan => Some((pidfd_open(own_pid()).ok()?, killer()?)),
+            _ => None,
+        };
         Some(Fault {
             point: point.to_owned(),
             step,
-            action: match action {
-                "kill" => Action::Kill,
-                "eio" => Action::Fail,
-                "orphan" => Action::Orphan,
-                _ => return None,
-            },
-            parent: pidfd_open(own_pid()).ok()?,
+            action,
+            parent,
         })
+    }
+
+    /// A process that kills this one when told to: a child in a pid namespace of its own can't.
+    fn killer() -> Option<OwnedFd> {
+        let victim = pidfd_open(own_pid()).ok()?;
+        let (read, write) = sys::fs::pipe().ok()?;
+        if let process::Clone::Child = process::clone3(0, None).ok()? {
+            drop(write);
+            if sys::fs::read(&read, &mut [0]) == Ok(1) {
+                let _ = pidfd_send_signal(&victim, libc::SIGKILL);
+            }
+            process::exit_now(0);
+        }
+        Some(write)
     }
 
     /// A point of the parent.
@@ -87,15 +108,11 @@ mod here {
         if fault.step != Some((step, index)) {
             return;
         }
-        if fault.action == Action::Orphan {
-            let _ = pidfd_send_signal(&fault.parent, libc::SIGKILL);
-            let _ = process::wait_gone(
-                std::os::fd::AsFd::as_fd(&fault.parent),
-                std::time::Duration::from_secs(10),
-            );
-            return;
-        }
-        die()
+        let Some((parent, killer)) = &fault.parent else {
+            die()
+        };
+        let _ = sys::fs::write(killer, &[0]);
+        let _ = process::wait_gone(parent.as_fd(), Duration::from_secs(10));
     }
 
     fn die() -> ! {

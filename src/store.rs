@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::Root;
 use crate::plan::{Hook, IdMap};
 use crate::status::{self, Status};
-use crate::{cgroup, host};
+use crate::{cgroup, host, sys};
 
 /// state.json.
 #[derive(Debug, Serialize, Deserialize)]
@@ -239,6 +239,12 @@ impl Container {
         self.write(PREPARED, &text)
     }
 
+    /// The Record of a container that was never committed; `None`: nothing readable was written yet.
+    pub fn prepared(&self) -> Option<Record> {
+        let text = fs::read(self.directory.join(PREPARED)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
     /// From here on the container exists.
     pub fn commit(&self) -> Result<()> {
         let place = self.directory.join(STATE);
@@ -333,7 +339,8 @@ impl Record {
         Ok(status::status(status::Facts {
             alive,
             frozen,
-            waiting: fs::exists(container.fifo()).unwrap_or(false),
+            // A `start` that was killed may have left the file, but then init no longer has it open.
+            waiting: sys::fs::has_reader(&container.fifo()),
         }))
     }
 

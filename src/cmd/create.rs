@@ -505,10 +505,15 @@ pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     let beside = path.with_file_name(format!(".{}", name.to_string_lossy()));
     let write = || {
         use std::io::Write;
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&beside)?;
+        let make = || std::fs::File::create_new(&beside);
+        let mut file = match make() {
+            // Left by a run that was killed; removed, for it may also be somebody's symlink.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                std::fs::remove_file(&beside)?;
+                make()?
+            }
+            other => other?,
+        };
         file.write_all(pid.to_string().as_bytes())?;
         fault::point("pidfile:written").map_err(std::io::Error::other)?;
         std::fs::rename(&beside, path)

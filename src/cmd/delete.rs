@@ -103,13 +103,28 @@ pub fn destroy(c: &Context, container: &Container, record: &Record) -> Result<()
     Ok(())
 }
 
-/// Removes what a killed `create` left: perhaps a cgroup with a parked init in it.
+/// How long the init of a killed `create` may take to see that it has no parent any more.
+const ORPHAN_WAIT: Duration = Duration::from_secs(2);
+
+/// Removes what a killed `create` left: perhaps an init and its cgroup.
 fn remove_half(container: &Container) -> Result<()> {
-    if let Some(path) = container.noted_cgroup()
-        && let Ok(cgroup) = Cgroup::open(&path)
-    {
-        cgroup.kill()?;
-        cgroup.remove()?;
+    if let Some(record) = container.prepared() {
+        kill(&record)?;
+        if let Some(path) = &record.runz.cgroup {
+            cgroup::remove(path)?;
+        }
+    } else if let Some(path) = container.noted_cgroup() {
+        // The note says where a cgroup was to be made: who is in there may be another container, which
+        // was there before and for whose sake `create` would have refused. So nobody is killed; an
+        // init of ours ends by itself, because its parent is gone.
+        let tries = ORPHAN_WAIT.as_millis() / 10;
+        for _ in 0..tries {
+            match std::fs::remove_dir(&path) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+                _ => break,
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
     container.remove()
 }

@@ -20,6 +20,7 @@ use crate::{bundle, cli, fault, host, seccomp};
 /// `exec`.
 pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
     c.trace.begin("read");
+    fault::point("exec:asked")?;
     let (container, record) = store::open(&c.root, &options.id)?;
     let status = record.status(&container)?;
     if let Err(refusal) = status::may_exec(status, options.ignore_paused) {

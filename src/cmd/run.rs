@@ -10,7 +10,7 @@ use super::create::{self, Kind};
 use super::delete;
 use crate::launch::{explain, failed, foreground};
 use crate::sys::process;
-use crate::{cli, fault, hooks};
+use crate::{cli, fault, hooks, log, notify};
 
 /// `run`.
 pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
@@ -29,25 +29,16 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
     let mask = signals.as_ref().map(|s| s.before);
     let mut made = create::make(c, &options.create, kind, mask)?;
     c.trace.begin("start");
-    fault::point("run:made")?;
-    let notify = match &made.record.runz.notify {
-        Some(host) => Some(crate::notify::listen(made.container.path(), host)?),
-        None => None,
+    let notify = match begin(&mut made) {
+        Ok(notify) => notify,
+        Err(error) => {
+            made.started.kill();
+            if let Err(left) = delete::destroy(c, &made.container, &made.record) {
+                c.log.warn(log::sentence(&left));
+            }
+            return Err(error.context("unable to start container process"));
+        }
     };
-    let started = made
-        .started
-        .go(&|fail| explain::container(fail, &made.plan, &|| String::new()));
-    let poststart = started.and_then(|()| {
-        let state = made.record.spec_state("running", made.started.pid);
-        let bundle = Path::new(&made.record.runz.bundle);
-        hooks::run("poststart", &made.record.runz.poststart, &state, bundle)
-    });
-    if let Err(error) = poststart {
-        made.started.kill();
-        delete::destroy(c, &made.container, &made.record)?;
-        return Err(error.context("unable to start container process"));
-    }
-    fault::point("run:started")?;
     c.log.release();
     let Some(signals) = signals else {
         if let Some(notify) = notify {
@@ -66,4 +57,20 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
         delete::destroy(c, &made.container, &made.record)?;
     }
     Ok(exit?.status() as u8)
+}
+
+/// The program runs, and its poststart hooks have run. The socket on which it will say that it's ready.
+fn begin(made: &mut create::Made) -> Result<Option<notify::Socket>> {
+    fault::point("run:made")?;
+    let notify = match &made.record.runz.notify {
+        Some(host) => Some(notify::listen(made.container.path(), host)?),
+        None => None,
+    };
+    made.started
+        .go(&|fail| explain::container(fail, &made.plan, &String::new))?;
+    let state = made.record.spec_state("running", made.started.pid);
+    let bundle = Path::new(&made.record.runz.bundle);
+    hooks::run("poststart", &made.record.runz.poststart, &state, bundle)?;
+    fault::point("run:started")?;
+    Ok(notify)
 }
