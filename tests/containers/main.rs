@@ -8,12 +8,18 @@
 //! A test is a function that takes the way in which containers are to be made, and is listed in its
 //! module's `TESTS`. Every test can run in every way; its name begins with the way's.
 
+#[cfg(feature = "fault")]
+mod faults;
 mod harness;
 mod lifecycle;
 
 use harness::runner::{self, Tests};
 
-const MODULES: &[(&str, Tests)] = &[("lifecycle", lifecycle::TESTS)];
+const MODULES: &[(&str, Tests)] = &[
+    #[cfg(feature = "fault")]
+    ("faults", faults::TESTS),
+    ("lifecycle", lifecycle::TESTS),
+];
 
 fn main() -> std::process::ExitCode {
     runner::main(MODULES)
