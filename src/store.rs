@@ -4,6 +4,7 @@
 //! <root>/<id>/            0711   made by `create`: this reserves the id
 //!   cgroup                →      the container's cgroup, before that is made: what a killed `create`
 //!                                leaves behind can be found by `delete --force`
+//!   rdt, rdt-monitoring   →      the same for resctrl groups
 //!   state.json            0600   the Record, written beside and renamed: the container exists
 //!   exec.fifo             0622   the start barrier; its presence means `created`
 //!   seccomp.bpf           0600   the compiled filter, for `exec`
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::Root;
 use crate::plan::{Hook, IdMap};
 use crate::status::{self, Status};
-use crate::{cgroup, host, sys};
+use crate::{cgroup, host, rdt, sys};
 
 /// state.json.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,7 +44,12 @@ pub struct Record {
     pub namespace_paths: BTreeMap<String, String>,
     /// What the standard streams were, for CRIU.
     pub external_descriptors: Vec<String>,
+    /// The resctrl group.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub intel_rdt_path: String,
+    /// The resctrl monitoring group.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub intel_rdt_mon_path: String,
     pub runz: Own,
 }
 
@@ -209,15 +215,15 @@ impl Container {
         self.directory.join("exec.fifo")
     }
 
-    /// Notes which cgroup is about to be made.
-    pub fn note_cgroup(&self, path: &Path) -> Result<()> {
-        symlink(path, self.directory.join("cgroup"))
-            .with_context(|| format!("note the cgroup in {:?}", self.directory))
+    /// Notes what is about to be made outside of this directory: `cgroup`, `rdt`, `rdt-monitoring`.
+    pub fn note(&self, what: &str, path: &Path) -> Result<()> {
+        symlink(path, self.directory.join(what))
+            .with_context(|| format!("note {what} in {:?}", self.directory))
     }
 
-    /// The cgroup that was noted.
-    pub fn noted_cgroup(&self) -> Option<PathBuf> {
-        fs::read_link(self.directory.join("cgroup")).ok()
+    /// What was noted.
+    pub fn noted(&self, what: &str) -> Option<PathBuf> {
+        fs::read_link(self.directory.join(what)).ok()
     }
 
     /// Writes a file of the directory, readable by its owner only.
@@ -342,6 +348,15 @@ impl Record {
             // A `start` that was killed may have left the file, but then init no longer has it open.
             waiting: sys::fs::has_reader(&container.fifo()),
         }))
+    }
+
+    /// Notes the resctrl groups.
+    pub fn set_rdt(&mut self, groups: rdt::Groups) {
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        self.intel_rdt_path = text(groups.group);
+        self.intel_rdt_mon_path = groups.monitoring.map(text).unwrap_or_default();
+        self.runz.rdt_created = groups.created;
+        self.runz.rdt_monitoring = groups.monitoring_created;
     }
 
     /// The state as hooks and the seccomp agent read it (runtime-spec, "State"). `pid` 0 leaves the

@@ -46,7 +46,13 @@ fn line(line: &Line) -> Result<String> {
 
 /// Writes a line of statistics every `interval`, the first after one interval, and one as soon as
 /// the kernel has killed for want of memory. Returns when no process is left in the cgroup.
-pub fn stream(cgroup: &Cgroup, id: &str, interval: Duration, out: &mut impl Write) -> Result<()> {
+pub fn stream(
+    cgroup: &Cgroup,
+    id: &str,
+    interval: Duration,
+    stats: &dyn Fn() -> Result<Stats>,
+    out: &mut impl Write,
+) -> Result<()> {
     let mut watch = OomWatch::new(cgroup)?;
     let mut next = Instant::now() + interval;
     loop {
@@ -56,7 +62,7 @@ pub fn stream(cgroup: &Cgroup, id: &str, interval: Duration, out: &mut impl Writ
             Happened::Nothing => {
                 // Not from the last one: a reader that stops reading gets no burst afterwards.
                 next = Instant::now() + interval;
-                match cgroup.stats() {
+                match stats() {
                     Ok(stats) => stats_line(id, &stats)?,
                     // Removed while it was read.
                     Err(_) if cgroup.is_gone() => return Ok(()),

@@ -199,6 +199,7 @@ fn the_stream_ends_with_the_last_process() {
             &cgroup,
             "web",
             std::time::Duration::from_millis(5),
+            &|| cgroup.stats(),
             &mut writer,
         )
     });

@@ -12,7 +12,7 @@ use crate::cgroup::Cgroup;
 use crate::launch::{self, Started};
 use crate::plan::{self, MountKind, Options, Plan};
 use crate::store::{self, Container, Record};
-use crate::{bundle, cgroup, cli, fault, hooks, host, log};
+use crate::{bundle, cgroup, cli, fault, hooks, host, log, rdt};
 
 /// `create`.
 pub fn create(c: &Context, options: &cli::Create) -> Result<u8> {
@@ -173,7 +173,7 @@ fn build(
     };
     let place = c.driver.place(&request)?;
     if let Some(place) = &place {
-        container.note_cgroup(place.path())?;
+        container.note("cgroup", place.path())?;
         fault::point("create:noted")?;
     }
     let cgroup = match &place {
@@ -203,6 +203,11 @@ fn build(
                 cgroup.delegate_chown(uid, gid)?;
             }
         }
+        if let Some(rdt) = &plan.intel_rdt {
+            let mut note = |what: &str, path: &Path| container.note(what, path);
+            let groups = rdt::prepare(rdt, &options.id, &rdt::root()?, &mut note)?;
+            record.set_rdt(groups);
+        }
         if let Some(filter) = &plan.seccomp {
             container.write("seccomp.bpf", filter_bytes(&filter.filter).as_slice())?;
         }
@@ -222,6 +227,7 @@ fn build(
             state: &state,
             meanwhile: &mut |pid| {
                 finish_record(&mut record, pid)?;
+                rdt::add(&record, pid)?;
                 if let Some(cgroup) = &cgroup {
                     cgroup.complete(&plan.resources)?;
                 }
@@ -243,6 +249,7 @@ fn build(
                 let _ = cgroup.remove();
                 cgroup.discard();
             }
+            let _ = rdt::remove(&record);
             if ran_hooks {
                 let poststop = &plan.hooks.poststop;
                 if let Err(e) = hooks::run_all("poststop", poststop, &state("stopped", 0), bundle) {
@@ -422,6 +429,7 @@ fn record(
         namespace_paths: BTreeMap::new(),
         external_descriptors: launch::external_descriptors(),
         intel_rdt_path: String::new(),
+        intel_rdt_mon_path: String::new(),
         runz: store::Own {
             bundle: bundle.to_owned(),
             annotations,

@@ -113,7 +113,7 @@ fn remove_half(container: &Container) -> Result<()> {
         if let Some(path) = &record.runz.cgroup {
             cgroup::remove(path)?;
         }
-    } else if let Some(path) = container.noted_cgroup() {
+    } else if let Some(path) = container.noted("cgroup") {
         // The note says where a cgroup was to be made: who is in there may be another container, which
         // was there before and for whose sake `create` would have refused. So nobody is killed; an
         // init of ours ends by itself, because its parent is gone.
@@ -126,5 +126,6 @@ fn remove_half(container: &Container) -> Result<()> {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+    rdt::remove_noted(container)?;
     container.remove()
 }

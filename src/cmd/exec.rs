@@ -15,7 +15,7 @@ use crate::plan::{self, IdMaps, MemoryPolicy};
 use crate::status;
 use crate::store::{self, Container, Record};
 use crate::sys::process;
-use crate::{bundle, cli, fault, host, seccomp};
+use crate::{bundle, cli, fault, host, rdt, seccomp};
 
 /// `exec`.
 pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {

@@ -9,7 +9,7 @@ use super::Context;
 use crate::cgroup::settings::Purpose;
 use crate::cgroup::{Cgroup, settings, update as cgroup_update};
 use crate::status::Status;
-use crate::{cli, store};
+use crate::{cli, rdt, store};
 
 /// `update`.
 pub fn update(c: &Context, options: &cli::Update) -> Result<u8> {
@@ -24,17 +24,23 @@ pub fn update(c: &Context, options: &cli::Update) -> Result<u8> {
         }
         None => cgroup_update::from_flags(&flags(options))?,
     };
+    let (l3, bandwidth) = (&options.l3_cache_schema, &options.mem_bw_schema);
+    let change = rdt::change(&record, l3.as_deref(), bandwidth.as_deref())?;
     let path = record
         .runz
         .cgroup
+        .as_ref()
         .context("the container has no cgroup of its own")?;
     let context = settings::Context {
         purpose: Purpose::Update,
         device_paths: &[],
         unprivileged: c.rootless,
     };
-    for warning in Cgroup::open(&path)?.update(&resources, &context)? {
+    for warning in Cgroup::open(path)?.update(&resources, &context)? {
         c.log.warn(warning);
+    }
+    if let Some(change) = change {
+        change.apply()?;
     }
     Ok(0)
 }

@@ -88,15 +88,18 @@ impl Socket {
         bytes[6..8].copy_from_slice(&all.to_ne_bytes());
         bytes[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
         let fd = self.fd.as_raw_fd();
-        // SAFETY: `bytes` outlives the call. Without an address it's the kernel that is meant.
-        retry(|| check(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), 0) } as _))?;
+        let (from, length) = (bytes.as_ptr().cast(), bytes.len());
+        retry(|| {
+            // SAFETY: `bytes` outlives the call. Without an address it's the kernel that is meant.
+            check(unsafe { libc::send(fd, from, length, 0) } as libc::c_long)
+        })?;
         let mut buffer = vec![0u8; LARGEST];
         let mut interrupted = false;
         loop {
-            // SAFETY: the kernel writes at most the buffer's length.
+            let (to, length) = (buffer.as_mut_ptr().cast(), buffer.len());
             let n = retry(|| {
-                let (to, length) = (buffer.as_mut_ptr().cast(), buffer.len());
-                check(unsafe { libc::recv(fd, to, length, 0) } as _)
+                // SAFETY: the kernel writes at most the buffer's length.
+                check(unsafe { libc::recv(fd, to, length, 0) } as libc::c_long)
             })?;
             for message in messages(&buffer[..n as usize]) {
                 if message.sequence != self.sequence {
