@@ -273,7 +273,7 @@ pub struct Node {
 pub struct Sysctl {
     /// As written in the config, for messages.
     pub key: String,
-    /// Path below `/proc/sys`.
+    /// Path below `/proc`.
     pub path: CString,
     /// What is written.
     pub value: Vec<u8>,

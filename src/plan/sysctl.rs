@@ -39,7 +39,7 @@ pub fn sysctls(
         allowed(key, &path, namespaces)?;
         sysctls.push(Sysctl {
             key: key.clone(),
-            path: c_string("linux.sysctl", path)?,
+            path: c_string("linux.sysctl", format!("sys/{path}"))?,
             value: value.clone().into_bytes(),
         });
     }

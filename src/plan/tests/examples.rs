@@ -164,7 +164,7 @@ fn podman_rest() {
     assert_eq!(plan.sysctls.len(), 1);
     assert_eq!(
         plan.sysctls[0].path.as_c_str(),
-        c"net/ipv4/ping_group_range"
+        c"sys/net/ipv4/ping_group_range"
     );
     assert_eq!(plan.sysctls[0].value, b"0 0");
     assert_eq!(
