@@ -68,7 +68,7 @@ fn one(hook: &Hook, state: &[u8], bundle: &Path) -> Result<()> {
     match wait_until(pidfd.as_fd(), limit).map_err(errno)? {
         Some(Exit::Code(0)) => Ok(()),
         Some(Exit::Code(code)) => bail!("exit status {code}, {}", texts()),
-        Some(Exit::Signal(n)) => bail!("signal {n}, {}", texts()),
+        Some(Exit::Signal(n)) => bail!("signal: {}, {}", sys::signal_words(n), texts()),
         None => {
             let _ = pidfd_send_signal(&pidfd, libc::SIGKILL);
             let _ = wait(&pidfd);

@@ -247,7 +247,7 @@ fn push_visible(line: &mut String, c: char) {
 }
 
 /// An error with its causes in one line, the most general first, each errno with its name:
-/// `mounts[3] "/etc/hosts": open source "/x": No such file or directory (ENOENT)`.
+/// `mounts[3] "/etc/hosts": open source "/x": no such file or directory (ENOENT)`.
 pub fn sentence(error: &anyhow::Error) -> String {
     let part = |cause: &(dyn std::error::Error + 'static)| {
         let errno = match (
@@ -259,7 +259,7 @@ pub fn sentence(error: &anyhow::Error) -> String {
             (None, None) => None,
         };
         match errno {
-            Some(errno) => format!("{} ({errno:?})", errno.desc()),
+            Some(errno) => crate::sys::words(errno),
             None => cause.to_string(),
         }
     };
@@ -355,16 +355,16 @@ mod tests {
                 "container does not exist",
             ),
             (anyhow!("b").context("a"), "a: b"),
-            (Error::new(gone()), "No such file or directory (ENOENT)"),
+            (Error::new(gone()), "no such file or directory (ENOENT)"),
             (
                 Error::new(gone())
                     .context("open source \"/x\"")
                     .context("mounts[3]"),
-                "mounts[3]: open source \"/x\": No such file or directory (ENOENT)",
+                "mounts[3]: open source \"/x\": no such file or directory (ENOENT)",
             ),
             (
                 Error::new(Errno::EPERM).context("clone3"),
-                "clone3: Operation not permitted (EPERM)",
+                "clone3: operation not permitted (EPERM)",
             ),
             (
                 Error::new(std::io::Error::other("odd")).context("a"),

@@ -114,7 +114,10 @@ impl Cgroup {
     /// Opens an existing cgroup.
     pub fn open(path: &Path) -> Result<Cgroup> {
         match Cgroup::open_raw(path.to_owned()) {
-            Err(Errno::ENOENT) => bail!("cgroup not exist: {}", path.display()),
+            Err(Errno::ENOENT) => Err(failed(
+                format_args!("cgroup not exist: {}", path.display()),
+                Errno::ENOENT,
+            )),
             Err(errno) => Err(failed(
                 format_args!("open cgroup {}", path.display()),
                 errno,

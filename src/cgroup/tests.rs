@@ -243,7 +243,10 @@ fn a_sub_cgroup_does_not_lead_out() {
     let missing = real.0.sub("/sys").unwrap_err().to_string();
     assert_eq!(
         missing,
-        format!("cgroup not exist: {}/sys", real.0.path.display())
+        format!(
+            "cgroup not exist: {}/sys: no such file or directory (ENOENT)",
+            real.0.path.display()
+        )
     );
 }
 

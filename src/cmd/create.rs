@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Context;
 use crate::cgroup::Cgroup;
-use crate::launch::{self, Started};
+use crate::launch::{self, Started, foreground};
 use crate::plan::{self, MountKind, Options, Plan};
 use crate::store::{self, Container, Record};
 use crate::{bundle, cgroup, cli, fault, hooks, host, log, rdt};
@@ -104,6 +104,8 @@ pub fn make(
         for warning in &seccomp.warnings {
             c.log.debug(warning);
         }
+        c.log
+            .debug(format_args!("seccomp filter flags: {}", seccomp.flags));
     }
     check_rootfs(&plan)?;
 
@@ -279,6 +281,9 @@ fn settle(
             let path = cli::absolute(&c.cwd, path);
             launch::hand_over("console socket", &path, b"/dev/ptmx", master.as_fd())?;
             console = None;
+        }
+        if let Some(master) = &console {
+            foreground::take(master)?;
         }
         if let Some(path) = &options.pidfd_socket {
             let path = cli::absolute(&c.cwd, path);

@@ -60,6 +60,10 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
         c.log.warn(warning);
     }
     let filter = filter(&container, &record)?;
+    if let Some(filter) = &filter {
+        c.log
+            .debug(format_args!("seccomp filter flags: {}", filter.flags));
+    }
     let init = process::pidfd_open(record.init_process_pid).map_err(|e| failed(e, "pidfd_open"))?;
     ensure!(record.alive()?, "cannot exec in a stopped container");
     let keyring = match &record.runz.keyring {
@@ -88,6 +92,9 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
             let path = cli::absolute(&c.cwd, path);
             launch::hand_over("console socket", &path, b"/dev/ptmx", master.as_fd())?;
             console = None;
+        }
+        if let Some(master) = &console {
+            foreground::take(master)?;
         }
         if let Some(path) = &options.pidfd_socket {
             let path = cli::absolute(&c.cwd, path);
@@ -235,7 +242,8 @@ fn filter(container: &Container, record: &Record) -> Result<Option<seccomp::Prog
 }
 
 /// Clones into the container's cgroup. Where that is refused, because processes may not be in an inner
-/// cgroup (the container has made some below), into init's own, unless one was asked for.
+/// cgroup (the container has made some below) or because it's gone, into init's own, unless one was
+/// asked for.
 fn enter(
     request: launch::EntryRequest,
     options: &cli::Exec,
@@ -248,23 +256,27 @@ fn enter(
         );
         return launch::entry(&request);
     };
-    let mut path = path.clone();
+    let own = Cgroup::open(path).context("container's cgroup");
+    let mut sub = None;
     for asked in &options.cgroup {
         // `controller:path` is cgroup v1's; on v2 there is one path (runc takes the last).
-        let sub = match asked.split_once(':') {
-            None => asked.as_str(),
-            Some((controllers, sub)) if controllers.is_empty() => sub,
+        sub = match asked.split_once(':') {
+            None => Some(asked.as_str()),
+            Some((controllers, sub)) if controllers.is_empty() => Some(sub),
             Some(_) => bail!("--cgroup {asked:?}: controllers can't be named on cgroup v2"),
         };
-        path = record.runz.cgroup.clone().unwrap_or_default();
-        path.push(sub.trim_start_matches('/'));
     }
-    let own =
-        Cgroup::open(&path).with_context(|| format!("container's cgroup {}", path.display()))?;
-    let refused = match launch::entry(&launch::EntryRequest {
-        cgroup: Some(&own),
-        ..request
-    }) {
+    let place = match sub {
+        None => own,
+        Some(sub) => own?.sub(sub).context("--cgroup"),
+    };
+    let born = place.and_then(|place| {
+        launch::entry(&launch::EntryRequest {
+            cgroup: Some(&place),
+            ..request
+        })
+    });
+    let refused = match born {
         Err(error) if options.cgroup.is_empty() => error,
         other => return other,
     };
@@ -274,7 +286,7 @@ fn enter(
     };
     let mount = cgroup::Hierarchy::find(Some(Path::new("/")))?.mount;
     let current = mount.join(current.trim_start_matches('/'));
-    if current == path {
+    if current == *path {
         return Err(refused);
     }
     let current = Cgroup::open(&current)?;

@@ -11,7 +11,10 @@ use crate::{cli, store};
 pub fn kill(c: &Context, options: &cli::Kill) -> Result<u8> {
     let signal = parse(options.signal.as_deref().unwrap_or("SIGTERM"))?;
     let (_, record) = store::open(&c.root, &options.id)?;
-    let own_pid_namespace = record.runz.namespaces & libc::CLONE_NEWPID as u64 != 0;
+    let namespaces = &record.config.namespaces;
+    let own_pid_namespace = namespaces
+        .iter()
+        .any(|n| n.kind == "NEWPID" && n.path.is_empty());
     let cgroup = record.runz.cgroup.as_deref();
     let pidfd = match process::pidfd_open(record.init_process_pid) {
         Ok(pidfd) => Some(pidfd),
@@ -22,7 +25,7 @@ pub fn kill(c: &Context, options: &cli::Kill) -> Result<u8> {
     if signal == libc::SIGKILL && !own_pid_namespace {
         // Init doesn't take the others with it. They may even outlive it.
         if let Some(cgroup) = cgroup.and_then(|path| Cgroup::open(path).ok())
-            && (alive || options.all)
+            && (alive || options.all || !cgroup.pids()?.is_empty())
         {
             cgroup.kill()?;
             cgroup.thaw()?;

@@ -57,12 +57,14 @@ pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
     let c = context(global, log)?;
     let code = match command {
         Command::Create(options) => create::create(&c, options)
-            .with_context(|| format!("runc create failed: create {:?}", options.id)),
+            .context("runc create failed")
+            .with_context(|| verb("create", &options.id)),
         Command::Run(options) => run::run(&c, options)
-            .with_context(|| format!("runc run failed: run {:?}", options.create.id)),
-        Command::Exec(options) => {
-            exec::exec(&c, options).with_context(|| format!("exec failed: exec {:?}", options.id))
-        }
+            .context("runc run failed")
+            .with_context(|| verb("run", &options.create.id)),
+        Command::Exec(options) => exec::exec(&c, options)
+            .context("exec failed")
+            .with_context(|| verb("exec", &options.id)),
         Command::Start(options) => {
             start::start(&c, options).with_context(|| verb("start", &options.id))
         }

@@ -67,7 +67,7 @@ fn begin(made: &mut create::Made) -> Result<Option<notify::Socket>> {
         None => None,
     };
     made.started
-        .go(&|fail| explain::container(fail, &made.plan, &String::new))?;
+        .go(&|fail| explain::container(fail, &made.plan, &|| made.started.hook_output()))?;
     let state = made.record.spec_state("running", made.started.pid);
     let bundle = Path::new(&made.record.runz.bundle);
     hooks::run("poststart", &made.record.runz.poststart, &state, bundle)?;

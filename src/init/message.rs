@@ -3,6 +3,8 @@
 //! ```text
 //!   parent (launch)                          child (init)
 //!        │  ── MAPPED ──────────────────────▶  │   only with a new user namespace
+//!        │  ◀──────────────────────── Source   │   for each bind that only the parent can make
+//!        │  ── a byte and the tree, or errno ▶ │
 //!        │  ◀───────────────────────── Hooks   │   mounts are made; only with hooks that run now
 //!        │  ── HOOKS_DONE ──────────────────▶  │
 //!        │  ◀──────────── Console (+ master)   │   only with a terminal
@@ -184,6 +186,11 @@ impl<T> At<T> for crate::sys::Result<T> {
 pub enum Message {
     /// It gave up.
     Failed(Fail),
+    /// It may not open the source of a bind, or give it its id maps: send it the tree, or the errno.
+    Source {
+        /// The index in the plan's mounts.
+        index: u32,
+    },
     /// The mounts are made: run the hooks, answer HOOKS_DONE.
     Hooks,
     /// The master end of its terminal comes with this message.
@@ -214,6 +221,7 @@ impl Message {
             Message::Hooks => (2, 0, 0, 0, 0),
             Message::Console => (3, 0, 0, 0, 0),
             Message::Moved { pid } => (5, 0, 0, 0, *pid),
+            Message::Source { index } => (6, 0, *index, 0, 0),
             Message::Ready { listener, machine } => (4, *machine, 0, 0, *listener),
         };
         bytes[0] = kind;
@@ -252,6 +260,9 @@ impl Message {
                 machine: half,
             },
             5 => Message::Moved { pid: errno },
+            6 => Message::Source {
+                index: u32::from_ne_bytes(word(4)),
+            },
             _ => return None,
         })
     }

@@ -18,6 +18,8 @@ mod process;
 mod program;
 mod root;
 
+pub use mounts::bind;
+
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -51,8 +53,8 @@ pub struct Context<'a> {
     pub fifo: Option<BorrowedFd<'a>>,
     /// Namespaces to join, as `plan.namespaces.join`.
     pub join: &'a [OwnedFd],
-    /// Trees of `plan.mounts` that only the parent could open or map.
-    pub sources: &'a [Option<OwnedFd>],
+    /// The user namespaces whose maps idmapped mounts get, as `plan.mounts`.
+    pub id_maps: &'a [Option<OwnedFd>],
     /// Mounts that become read-only at the end, filled by `mounts`; as many as `plan.mounts`.
     pub late: &'a [Cell<Option<OwnedFd>>],
     /// Whether there is a mount namespace that isn't the host's.
@@ -487,6 +489,9 @@ fn join_namespaces(c: &Context) -> Result<(), Fail> {
     }
     if c.after_join == 0 {
         return Ok(());
+    }
+    if c.after_join & pid == 0 {
+        return sys::process::unshare(c.after_join).at(Step::Namespaces);
     }
     // A new pid namespace is only for a child: it goes on in our place, as our parent's child.
     let flags = c.after_join | libc::CLONE_PARENT as u64;

@@ -4,12 +4,12 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use super::message::{Fail, MountStep, Step};
+use super::message::{Fail, Message, MountStep, Step};
 use super::{Context, copy_up, path};
 use crate::plan::{Mount, MountKind};
 use crate::sys::fs::{self, CWD};
 use crate::sys::mount::{self, Attr};
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, socket};
 
 /// Carries out `mounts`, in order.
 pub fn all(c: &Context, root: BorrowedFd) -> Result<(), Fail> {
@@ -35,11 +35,7 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
     };
     let (tree, target) = match &m.kind {
         MountKind::Bind { source, recursive } => {
-            let tree = match &c.sources[i] {
-                Some(tree) => tree.try_clone().map_err(|_| Errno::EMFILE),
-                None => mount::clone_tree(CWD, source, *recursive),
-            }
-            .map_err(fail(MountStep::Source))?;
+            let tree = source_tree(c, i, m, source, *recursive)?;
             let is_directory = fs::fstat(&tree)
                 .map(|s| fs::is_type(&s, libc::S_IFDIR))
                 .map_err(fail(MountStep::Source))?;
@@ -53,16 +49,22 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
             options,
             legacy,
         } => {
-            let target = if fstype == b"proc" || fstype == b"sysfs" {
-                ordinary_directory(root, &m.destination)?
-            } else {
-                path::open_or_make(root, &m.destination, true)
-                    .map_err(fail(MountStep::MakeTarget))?
+            let there = path::open(root, &m.destination);
+            // Only what the root file system has, not what is made here.
+            let inherit = fstype == b"tmpfs" && there.is_ok();
+            let target = match there {
+                _ if fstype == b"proc" || fstype == b"sysfs" => {
+                    ordinary_directory(root, &m.destination)?
+                }
+                Err(Errno::ENOENT) => path::open_or_make(root, &m.destination, true)
+                    .map_err(fail(MountStep::MakeTarget))?,
+                other => other.map_err(fail(MountStep::MakeTarget))?,
             };
             if let Some((data, flags)) = legacy {
+                only_proc_over_proc(m, None, &target)?;
                 return by_mount(root, m, name, source, data, *flags, &target);
             }
-            let inherit = (fstype == b"tmpfs").then_some(target.as_fd());
+            let inherit = inherit.then_some(target.as_fd());
             (new(name, source, options, m.set, inherit)?, target)
         }
         MountKind::Cgroup { options } => {
@@ -71,7 +73,7 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
             (cgroup(c, options, m)?, target)
         }
     };
-    only_proc_over_proc(m, &tree, &target)?;
+    only_proc_over_proc(m, Some(&tree), &target)?;
     // A new mount was born with its attributes; a bind has its source's.
     if matches!(m.kind, MountKind::Bind { .. }) {
         attributes(tree.as_fd(), m)?;
@@ -90,6 +92,57 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
         c.late[i].set(Some(tree));
     }
     Ok(())
+}
+
+/// The tree of a bind. In a user namespace we may not be able to reach the source, nor to map it:
+/// then the parent does.
+fn source_tree(
+    c: &Context,
+    i: usize,
+    m: &Mount,
+    source: &CStr,
+    recursive: bool,
+) -> Result<OwnedFd, Fail> {
+    let user = c.plan.namespaces.has(libc::CLONE_NEWUSER as u64);
+    let idmap = m.idmap.as_ref().map(|m| m.recursive);
+    let opened = match user && idmap.is_some() {
+        true => Err(Errno::EPERM),
+        false => bind(source, recursive, idmap.zip(c.id_maps[i].as_ref())),
+    };
+    match opened {
+        Err(Errno::EACCES | Errno::EPERM) if user => {
+            let ask = Message::Source { index: i as u32 };
+            c.send(&ask, None).map_err(fail(MountStep::Source))?;
+            let mut errno = [0; 4];
+            match socket::receive(c.common.channel, &mut errno) {
+                Ok((_, Some(tree))) => Ok(tree),
+                Ok((4, None)) => Err(Errno::from_raw(i32::from_ne_bytes(errno))),
+                Ok(_) => Err(Errno::EPIPE),
+                Err(errno) => Err(errno),
+            }
+        }
+        opened => opened,
+    }
+    .map_err(fail(MountStep::Source))
+}
+
+/// A detached copy of the tree at `source`, with the maps of a user namespace on its root or on all
+/// of it (`idmap`).
+pub fn bind(
+    source: &CStr,
+    recursive: bool,
+    idmap: Option<(bool, &OwnedFd)>,
+) -> sys::Result<OwnedFd> {
+    let tree = mount::clone_tree(CWD, source, recursive)?;
+    if let Some((recursive, namespace)) = idmap {
+        let attr = Attr {
+            set: libc::MOUNT_ATTR_IDMAP,
+            userns: Some(namespace.as_raw_fd()),
+            ..Attr::default()
+        };
+        mount::set_attr(&tree, recursive, attr)?;
+    }
+    Ok(tree)
 }
 
 fn propagation(tree: BorrowedFd, m: &Mount) -> Result<(), Fail> {
@@ -116,8 +169,9 @@ fn attributes(tree: BorrowedFd, m: &Mount) -> Result<(), Fail> {
         };
         match mount::set_attr(tree, false, attr) {
             Err(Errno::EPERM) if m.replace != 0 => {
+                // Never locked: symbolic links (fs/namespace.c, can_change_locked_flags).
                 let kept = Attr {
-                    clear: m.clear,
+                    clear: m.clear | m.replace & libc::MOUNT_ATTR_NOSYMFOLLOW,
                     ..attr
                 };
                 mount::set_attr(tree, false, kept).map_err(fail(MountStep::LockedFlags))?;
@@ -267,13 +321,13 @@ fn ordinary_directory(root: BorrowedFd, destination: &CStr) -> Result<OwnedFd, F
 /// A mount over a part of /proc that isn't one of the few known ones would feed the runtime and the
 /// LSMs a fake, and so would one at /proc that is no procfs. By which path the target was reached
 /// doesn't count (CVE-2019-16884, CVE-2019-19921).
-fn only_proc_over_proc(m: &Mount, tree: &OwnedFd, target: &OwnedFd) -> Result<(), Fail> {
+fn only_proc_over_proc(m: &Mount, tree: Option<&OwnedFd>, target: &OwnedFd) -> Result<(), Fail> {
     let refused = |words: &[u8]| Err(fail(MountStep::NotProc)(Errno::EPERM).noting(words));
     if !m.over_proc && path::is_on(target, libc::PROC_SUPER_MAGIC) {
         return refused(b"cannot be mounted because it is inside /proc");
     }
     let whole = m.destination.as_bytes() == b"/proc";
-    if whole && !path::is_on(tree, libc::PROC_SUPER_MAGIC) {
+    if whole && tree.is_some_and(|tree| !path::is_on(tree, libc::PROC_SUPER_MAGIC)) {
         return refused(b"only a procfs may be mounted at /proc");
     }
     Ok(())

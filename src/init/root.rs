@@ -166,6 +166,11 @@ impl Cover {
             return Err(Errno::ENODEV);
         };
         if *attached {
+            // A path that is listed twice, or leads to the same place, is masked once.
+            let (cover, there) = (fs::fstat(&*tree)?, fs::fstat(target)?);
+            if (cover.st_dev, cover.st_ino) == (there.st_dev, there.st_ino) {
+                return Ok(());
+            }
             return mount::move_mount(mount::clone_tree(&*tree, c"", false)?, target);
         }
         mount::move_mount(&*tree, target)?;

@@ -6,15 +6,9 @@ use std::fmt::Display;
 use crate::init::hooks::{SIGNALLED, TIMED_OUT};
 use crate::init::message::{Fail, MountStep, Step};
 use crate::plan::{MountKind, Plan, Process};
-use crate::sys::Errno;
+use crate::sys::{self, Errno};
 
-/// `No such file or directory (ENOENT)`.
-pub fn words(errno: Errno) -> String {
-    match errno {
-        Errno::UnknownErrno => "unknown error".to_owned(),
-        errno => format!("{} ({errno:?})", errno.desc()),
-    }
-}
+pub use crate::sys::words;
 
 fn text(c: &CStr) -> std::borrow::Cow<'_, str> {
     c.to_string_lossy()
@@ -84,7 +78,10 @@ fn hook(kind: &str, fail: &Fail, output: &dyn Fn() -> String) -> String {
     let i = fail.index;
     let how = match fail.detail {
         TIMED_OUT => "hook ran past its timeout".to_owned(),
-        n if n > SIGNALLED => format!("signal {}, {}", n - SIGNALLED, output()),
+        n if n > SIGNALLED => {
+            let signal = sys::signal_words((n - SIGNALLED) as i32);
+            format!("signal: {signal}, {}", output())
+        }
         0 => words(fail.errno),
         code => format!("exit status {code}, {}", output()),
     };
@@ -117,11 +114,11 @@ pub fn process(fail: &Fail, p: &Process) -> String {
             errno => format!("exec: {name:?}: {}", words(errno)),
         },
         Step::Interpreter => format!(
-            "exec: {name:?}: its interpreter {:?} (line 1, after #!): no such file or directory",
+            "exec {name}: no such file or directory: its interpreter {:?} (line 1, after #!) is not in the container",
             fail.text()
         ),
         Step::Loader => format!(
-            "exec: {name:?}: its ELF loader {:?} is not in the container: no such file or directory",
+            "exec {name}: no such file or directory: its ELF loader {:?} is not in the container",
             fail.text()
         ),
         Step::Exec => {
@@ -213,13 +210,24 @@ fn mount(fail: &Fail, plan: &Plan) -> String {
         MountKind::Cgroup { options } => ("cgroup".into(), options.as_slice()),
     };
     let target = text(&m.destination);
+    let at = format!(
+        "error mounting {source:?} to rootfs at {target:?}: mounts[{}]",
+        m.index
+    );
     let noted = fail.text();
     let kernel = match noted.strip_prefix("e ").unwrap_or(&noted) {
         "" => String::new(),
         words => format!(" ({words})"),
     };
     let what = match fail.detail & 0xff {
-        x if x == MountStep::Source as u32 => format!("open source {source:?}"),
+        x if x == MountStep::Source as u32 && m.idmap.is_some() => {
+            let hint = match fail.errno {
+                Errno::EINVAL => " (does its file system support id-mapped mounts?)",
+                _ => "",
+            };
+            format!("open source and map its ids{hint}")
+        }
+        x if x == MountStep::Source as u32 => "open source".to_owned(),
         x if x == MountStep::Target as u32 => "open the mount point".to_owned(),
         x if x == MountStep::MakeTarget as u32 => "create mountpoint".to_owned(),
         x if x == MountStep::Type as u32 => match &m.kind {
@@ -242,11 +250,11 @@ fn mount(fail: &Fail, plan: &Plan) -> String {
         x if x == MountStep::Label as u32 => "linux.mountLabel".to_owned(),
         x if x == MountStep::Readonly as u32 => "make it read-only".to_owned(),
         x if x == MountStep::NotProc as u32 => {
-            return format!("mounts[{}] {target:?}: {noted}", m.index);
+            return format!("{at}: {noted}");
         }
-        _ => format!("error mounting {source:?} to rootfs at {target:?}"),
+        _ => "mount".to_owned(),
     };
-    format!("mounts[{}] {target:?}: {what}{kernel}: {because}", m.index)
+    format!("{at}: {what}{kernel}: {because}")
 }
 
 /// A failed hook of which only the record is at hand.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Result;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::termios::{self, SetArg, Termios};
+use nix::sys::termios::{self, OutputFlags, SetArg, Termios};
 
 use super::{Started, failed};
 use crate::notify;
@@ -47,6 +47,8 @@ impl Raw {
         let before = termios::tcgetattr(&terminal).ok()?;
         let mut raw = before.clone();
         termios::cfmakeraw(&mut raw);
+        // What a program writes is still made fit for the terminal; see `take`.
+        raw.output_flags = before.output_flags;
         termios::tcsetattr(&terminal, SetArg::TCSANOW, &raw).ok()?;
         Some(Raw { terminal, before })
     }
@@ -56,6 +58,14 @@ impl Drop for Raw {
     fn drop(&mut self) {
         let _ = termios::tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before);
     }
+}
+
+/// Takes over the master of a container's terminal. As in runc it doesn't turn the container's line
+/// feeds into CR LF: our own terminal does, if that's what we write to, and a file shall have none.
+pub fn take(master: &OwnedFd) -> Result<()> {
+    let mut settings = termios::tcgetattr(master).map_err(|e| failed(e, "tcgetattr"))?;
+    settings.output_flags.remove(OutputFlags::ONLCR);
+    termios::tcsetattr(master, SetArg::TCSANOW, &settings).map_err(|e| failed(e, "tcsetattr"))
 }
 
 /// Data on its way from one descriptor to another that may be slower.

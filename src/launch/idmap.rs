@@ -4,17 +4,17 @@
 use std::ffi::CStr;
 use std::fs;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::failed;
+use super::{Started, failed};
+use crate::init::bind;
 use crate::plan::{IdMap, IdMaps, MountKind, Plan};
 use crate::sys::fs::CWD;
-use crate::sys::mount::{self, Attr};
 use crate::sys::process::{self, Clone};
-use crate::sys::{self, Errno};
+use crate::sys::{self, socket};
 
 /// Writes the maps of a child's new user namespace (user_namespaces(7)): directly, or where that is
 /// refused by newuidmap(1) and newgidmap(1).
@@ -166,41 +166,63 @@ fn park(flags: u64, namespace: Option<&OwnedFd>) -> Result<Parked> {
     }
 }
 
-/// Trees of the mounts that the parent must make: idmapped ones, and binds whose source only we can
-/// reach when the container is in a user namespace.
-pub fn sources(plan: &Plan) -> Result<Vec<Option<OwnedFd>>> {
-    let user = plan.namespaces.has(libc::CLONE_NEWUSER as u64);
+/// The user namespaces whose maps the idmapped mounts get, one for each of the plan's mounts.
+pub fn of_mounts(plan: &Plan) -> Result<Vec<Option<OwnedFd>>> {
     plan.mounts
         .iter()
         .map(|m| {
-            let MountKind::Bind { source, recursive } = &m.kind else {
+            let Some(idmap) = &m.idmap else {
                 return Ok(None);
             };
-            if (m.idmap.is_none() && !user) || m.remount {
-                return Ok(None);
-            }
-            let at = format!("mounts[{}] {:?}", m.index, m.destination);
-            let tree = mount::clone_tree(CWD, source, *recursive)
-                .map_err(|e| failed(e, format_args!("{at}: open source {source:?}")))?;
-            if let Some(idmap) = &m.idmap {
-                let namespace = namespace_of(idmap.maps.as_ref().unwrap_or(&plan.id_maps), plan)
-                    .with_context(|| format!("{at}: make a user namespace for its maps"))?;
-                let attr = Attr {
-                    set: libc::MOUNT_ATTR_IDMAP,
-                    userns: Some(namespace.as_raw_fd()),
-                    ..Attr::default()
-                };
-                mount::set_attr(&tree, idmap.recursive, attr).map_err(|e| {
-                    let hint = match e {
-                        Errno::EINVAL => "; does its file system support idmapped mounts?",
-                        _ => "",
-                    };
-                    failed(e, format_args!("{at}: set MOUNT_ATTR_IDMAP{hint}"))
-                })?;
-            }
-            Ok(Some(tree))
+            let maps = idmap.maps.as_ref().unwrap_or(&plan.id_maps);
+            namespace_of(maps, plan).map(Some).with_context(|| {
+                format!(
+                    "mounts[{}] {:?}: make a user namespace for its maps",
+                    m.index, m.destination
+                )
+            })
         })
         .collect()
+}
+
+/// Sends the tree of a bind to a child in a user namespace which may not open the source, or which
+/// may not map it. The tree is taken in the child's mount namespace: the source may lie in what the
+/// child has mounted before, and a flag of the host's that is locked there stays so.
+pub fn send_source(
+    started: &Started,
+    plan: &Plan,
+    index: u32,
+    id_maps: &[Option<OwnedFd>],
+) -> Result<()> {
+    let index = index as usize;
+    let Some(MountKind::Bind { source, recursive }) = plan.mounts.get(index).map(|m| &m.kind)
+    else {
+        bail!("mounts: the container's process asks for what isn't a bind");
+    };
+    let idmap = plan.mounts[index].idmap.as_ref();
+    let namespace = id_maps.get(index).and_then(Option::as_ref);
+    let tree = || {
+        process::setns(&started.pidfd, libc::CLONE_NEWNS as u64)?;
+        bind(
+            source,
+            *recursive,
+            idmap.map(|m| m.recursive).zip(namespace),
+        )
+    };
+    // Only a child can go: whoever enters another mount namespace has no way back to his root.
+    match process::clone3(0, None).map_err(|e| failed(e, "clone a process to open a source"))? {
+        Clone::Child => {
+            let sent = match tree() {
+                Ok(tree) => socket::send(&started.channel, &[0], Some(tree.as_fd())),
+                Err(errno) => socket::send(&started.channel, &(errno as i32).to_ne_bytes(), None),
+            };
+            process::exit_now(sent.is_err().into())
+        }
+        Clone::Parent { pidfd, .. } => {
+            process::wait(&pidfd).map_err(|e| failed(e, "wait for who opens a source"))?;
+            Ok(())
+        }
+    }
 }
 
 /// A user namespace with those maps.

@@ -28,7 +28,7 @@ use crate::trace::Trace;
 use crate::{fault, host, seccomp};
 use message::{COMMITTED, Fail, GO, HOOKS_DONE, MAPPED, Message};
 
-/// `what: No such file or directory (ENOENT)`.
+/// `what: no such file or directory (ENOENT)`.
 pub fn failed(errno: Errno, what: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("{what}: {}", explain::words(errno))
 }
@@ -45,6 +45,8 @@ pub struct Started {
     pub console: Option<OwnedFd>,
     /// Its seccomp listener.
     pub listener: Option<OwnedFd>,
+    /// What hooks read and print that run inside.
+    hooks: Option<HookFiles>,
 }
 
 /// What the parent does when the child's mounts are made, before it goes on: prestart and
@@ -84,7 +86,7 @@ pub fn container(request: Request) -> Result<Started> {
     if joins(user) {
         idmap::same_maps(plan, &join)?;
     }
-    let sources = idmap::sources(plan)?;
+    let id_maps = idmap::of_mounts(plan)?;
     let late: Vec<Cell<Option<OwnedFd>>> = plan.mounts.iter().map(|_| Cell::new(None)).collect();
     let fifo = match request.fifo {
         Some(path) => Some(open_fifo(path, plan)?),
@@ -138,7 +140,7 @@ pub fn container(request: Request) -> Result<Started> {
             },
             fifo: fifo.as_ref().map(|f| f.as_fd()),
             join: &join,
-            sources: &sources,
+            id_maps: &id_maps,
             late: &late,
             own_mounts: plan.namespaces.has(libc::CLONE_NEWNS as u64),
             after_join,
@@ -173,10 +175,14 @@ pub fn container(request: Request) -> Result<Started> {
         channel: ours,
         console: None,
         listener: None,
+        hooks: None,
     };
-    let served = serve(&mut started, request, &files);
+    let served = serve(&mut started, request, &files, &id_maps);
     match served {
-        Ok(()) => Ok(started),
+        Ok(()) => {
+            started.hooks = Some(files);
+            Ok(started)
+        }
         Err(error) => {
             started.kill();
             Err(error)
@@ -184,7 +190,12 @@ pub fn container(request: Request) -> Result<Started> {
     }
 }
 
-fn serve(started: &mut Started, request: Request, files: &HookFiles) -> Result<()> {
+fn serve(
+    started: &mut Started,
+    request: Request,
+    files: &HookFiles,
+    id_maps: &[Option<OwnedFd>],
+) -> Result<()> {
     let plan = request.plan;
     fault::point("launch:cloned")?;
     request.trace.begin("serve");
@@ -199,7 +210,10 @@ fn serve(started: &mut Started, request: Request, files: &HookFiles) -> Result<(
     let Request {
         plan, hooks, state, ..
     } = request;
-    let explained = |fail: &Fail| explain::container(fail, plan, &|| files.output());
+    let explained = |fail: &Fail| {
+        let why = explain::container(fail, plan, &|| files.output());
+        format!("error during container init: {why}")
+    };
     loop {
         match started.next(&explained)? {
             Message::Failed(fail) => bail!("{}", explained(&fail)),
@@ -220,6 +234,9 @@ fn serve(started: &mut Started, request: Request, files: &HookFiles) -> Result<(
                 let own = plan.namespaces.has(libc::CLONE_NEWPID as u64);
                 files.fill(state, if own { 1 } else { started.pid })?;
                 started.tell(HOOKS_DONE)?;
+            }
+            Message::Source { index } => {
+                idmap::send_source(started, plan, index, id_maps)?;
             }
             Message::Console => {}
             Message::Ready { listener, machine } => {
@@ -292,7 +309,17 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
     let (pid, pidfd) = match cloned {
         Ok(Clone::Parent { pid, pidfd }) => (pid, pidfd),
         Ok(Clone::Child) => process::exit_now(1),
-        Err(errno) => return Err(failed(errno, "clone a process into the container's cgroup")),
+        Err(errno) => {
+            // runc's words, which it says of a write to cgroup.procs.
+            let place = match request.cgroup {
+                Some(cgroup) => format!(
+                    ": adding pid of the new process to cgroups {:?}",
+                    cgroup.path
+                ),
+                None => String::new(),
+            };
+            return Err(failed(errno, format_args!("clone3{place}")));
+        }
     };
     let mut started = Started {
         pid,
@@ -300,6 +327,7 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
         channel: ours,
         console: None,
         listener: None,
+        hooks: None,
     };
     match serve_entry(&mut started, p) {
         Ok(()) => Ok(started),
@@ -341,13 +369,21 @@ impl Started {
         }
     }
 
+    /// What the hooks that run inside have printed.
+    pub fn hook_output(&self) -> String {
+        self.hooks
+            .as_ref()
+            .map(HookFiles::output)
+            .unwrap_or_default()
+    }
+
     /// The container exists: wait at the start barrier.
     pub fn committed(&self) -> Result<()> {
         self.tell(COMMITTED)
     }
 
     /// Execute the program now. Returns when it runs, with what stopped it otherwise.
-    pub fn go(&mut self, explained: &dyn Fn(&Fail) -> String) -> Result<()> {
+    pub fn go(&self, explained: &dyn Fn(&Fail) -> String) -> Result<()> {
         self.tell(GO)?;
         let mut bytes = [0; message::SIZE];
         match socket::receive(&self.channel, &mut bytes) {
@@ -603,12 +639,8 @@ pub fn hand_over_listener(
         "state": state,
     });
     let text = text.to_string();
-    hand_over(
-        "linux.seccomp.listenerPath",
-        &listener.path,
-        text.as_bytes(),
-        fd.as_fd(),
-    )
+    hand_over("its socket", &listener.path, text.as_bytes(), fd.as_fd())
+        .context("linux.seccomp.listenerPath: failed to connect with seccomp agent")
 }
 
 /// The start time of our own child, which can't be gone as long as we haven't waited for it.

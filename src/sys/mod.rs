@@ -23,6 +23,39 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 /// What a system call answers.
 pub type Result<T> = std::result::Result<T, Errno>;
 
+/// `no such file or directory (ENOENT)`, in lower case, as Go writes it: callers of runc look for
+/// `permission denied` and `no such process`.
+pub fn words(errno: Errno) -> String {
+    match errno {
+        Errno::UnknownErrno => "unknown error".to_owned(),
+        errno => format!("{} ({errno:?})", errno.desc().to_lowercase()),
+    }
+}
+
+/// `bad system call (SIGSYS)`: the signals that end a process by a fault of its own, as Go names
+/// them; others by their name alone.
+pub fn signal_words(number: i32) -> String {
+    let words = match number {
+        libc::SIGILL => "illegal instruction",
+        libc::SIGTRAP => "trace/breakpoint trap",
+        libc::SIGABRT => "aborted",
+        libc::SIGBUS => "bus error",
+        libc::SIGFPE => "floating point exception",
+        libc::SIGKILL => "killed",
+        libc::SIGSEGV => "segmentation fault",
+        libc::SIGPIPE => "broken pipe",
+        libc::SIGTERM => "terminated",
+        libc::SIGSYS => "bad system call",
+        _ => "",
+    };
+    let name = nix::sys::signal::Signal::try_from(number).map_or("", |s| s.as_str());
+    match (words, name) {
+        ("", "") => number.to_string(),
+        ("", name) => name.to_owned(),
+        (words, name) => format!("{words} ({name})"),
+    }
+}
+
 /// The value of a system call, or its errno.
 fn check(value: libc::c_long) -> Result<libc::c_long> {
     match value {
@@ -48,6 +81,24 @@ fn retry<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
         match call() {
             Err(Errno::EINTR) => continue,
             other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_of_go() {
+        let denied = "permission denied (EACCES)";
+        assert_eq!(words(Errno::EACCES), denied);
+        for (number, expected) in [
+            (libc::SIGSYS, "bad system call (SIGSYS)"),
+            (libc::SIGUSR1, "SIGUSR1"),
+            (40, "40"),
+        ] {
+            assert_eq!(signal_words(number), expected);
         }
     }
 }
