@@ -238,7 +238,7 @@ fn build(
             },
             trace: &c.trace,
         })?;
-        match settle(c, options, kind, container, plan, started, &state) {
+        match settle(c, options, kind, container, started) {
             Ok(done) => Ok(done),
             Err(error) => Err(error),
         }
@@ -270,9 +270,7 @@ fn settle(
     options: &cli::Create,
     kind: Kind,
     container: &Container,
-    plan: &Plan,
     mut started: Started,
-    state: &dyn Fn(&str, i32) -> Vec<u8>,
 ) -> Result<(Started, Option<std::os::fd::OwnedFd>)> {
     c.trace.begin("settle");
     let result = (|| {
@@ -288,9 +286,6 @@ fn settle(
         if let Some(path) = &options.pidfd_socket {
             let path = cli::absolute(&c.cwd, path);
             launch::hand_over("pidfd socket", &path, b"standard", started.pidfd.as_fd())?;
-        }
-        if let Some(listener) = plan.seccomp.as_ref().and_then(|s| s.listener.as_ref()) {
-            launch::hand_over_listener(listener, &started, &state("creating", started.pid))?;
         }
         fault::point("create:settled")?;
         container.commit()?;

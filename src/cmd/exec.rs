@@ -77,6 +77,7 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
     let request = launch::EntryRequest {
         process: &process,
         seccomp: filter.as_ref(),
+        state: &record.spec_state("running", record.init_process_pid),
         cgroup: None,
         init: init.as_fd(),
         kinds: record.runz.namespaces,
@@ -99,10 +100,6 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
         if let Some(path) = &options.pidfd_socket {
             let path = cli::absolute(&c.cwd, path);
             launch::hand_over("pidfd socket", &path, b"setns", started.pidfd.as_fd())?;
-        }
-        if let Some(listener) = filter.as_ref().and_then(|f| f.listener.as_ref()) {
-            let state = record.spec_state("running", record.init_process_pid);
-            launch::hand_over_listener(listener, &started, &state)?;
         }
         fault::point("exec:settled")?;
         started.go(&|fail| explain::process(fail, &process))?;

@@ -8,6 +8,7 @@
 //!        │  ◀───────────────────────── Hooks   │   mounts are made; only with hooks that run now
 //!        │  ── HOOKS_DONE ──────────────────▶  │
 //!        │  ◀──────────── Console (+ master)   │   only with a terminal
+//!        │  ◀────────────────────── Listener   │   only with a seccomp filter that notifies
 //!        │  ◀───────────────────────── Ready   │   nothing is left but to wait and execve
 //!        │  ── COMMITTED (wait for start) ──▶  │   after the Record is on disk
 //!        │  ── or GO (run, exec) ───────────▶  │
@@ -200,10 +201,14 @@ pub enum Message {
         /// The pid, in the parent's pid namespace.
         pid: i32,
     },
+    /// The filter is loaded, and whatever it notifies of waits for the agent from now on: fetch the
+    /// listener with pidfd_getfd(2) and hand it over.
+    Listener {
+        /// Its number.
+        number: i32,
+    },
     /// Nothing is left but the start barrier and execve(2).
     Ready {
-        /// The number of its seccomp listener, to be fetched with pidfd_getfd(2); -1: none.
-        listener: i32,
         /// The ELF machine of the program when it isn't this machine's; 0: it is.
         machine: u16,
     },
@@ -222,7 +227,8 @@ impl Message {
             Message::Console => (3, 0, 0, 0, 0),
             Message::Moved { pid } => (5, 0, 0, 0, *pid),
             Message::Source { index } => (6, 0, *index, 0, 0),
-            Message::Ready { listener, machine } => (4, *machine, 0, 0, *listener),
+            Message::Ready { machine } => (4, *machine, 0, 0, 0),
+            Message::Listener { number } => (7, 0, 0, 0, *number),
         };
         bytes[0] = kind;
         bytes[2..4].copy_from_slice(&step.to_ne_bytes());
@@ -255,11 +261,9 @@ impl Message {
             }
             2 => Message::Hooks,
             3 => Message::Console,
-            4 => Message::Ready {
-                listener: errno,
-                machine: half,
-            },
+            4 => Message::Ready { machine: half },
             5 => Message::Moved { pid: errno },
+            7 => Message::Listener { number: errno },
             6 => Message::Source {
                 index: u32::from_ne_bytes(word(4)),
             },

@@ -347,26 +347,27 @@ impl Finish<'_> {
             process::selinux(proc, label)?;
         }
         fs::umask(p.umask);
-        let mut listener = -1;
+        process::home(p, root);
+        // Whatever else is open, be it ours or the caller's, is closed here and not just at execve:
+        // the working directory's and the program's path may lead through /proc/self/fd
+        // (CVE-2024-21626). Before the filter, which may not know close_range(2).
+        self.close_all()?;
         // Without no_new_privs loading it needs CAP_SYS_ADMIN, which is about to go; with it,
         // it's loaded as late as can be, so that it need not allow what comes before.
         if let Some(filter) = self.seccomp.filter(|_| !p.no_new_privileges) {
             common.trace(Step::Seccomp, 0);
-            listener = process::seccomp(filter)?;
+            self.filter(filter)?;
         }
         common.trace(Step::Uid, 0);
-        process::become_user(p, root)?;
-        // Whatever else is open, be it ours or the caller's, is closed here and not just at execve:
-        // the program's path may lead through /proc/self/fd (CVE-2024-21626).
-        self.close_all_but(listener)?;
+        process::become_user(p)?;
         common.trace(Step::Executable, 0);
         let (program, machine) = process::find(p)?;
         if let Some(filter) = self.seccomp.filter(|_| p.no_new_privileges) {
             common.trace(Step::Seccomp, 0);
-            listener = process::seccomp(filter)?;
+            self.filter(filter)?;
         }
         common.trace(Step::Barrier, 0);
-        let ready = Message::Ready { listener, machine };
+        let ready = Message::Ready { machine };
         common.send(&ready, None).at(Step::Parent)?;
         let barrier = match (common.await_parent(), self.fifo) {
             (COMMITTED, Some(fifo)) => {
@@ -390,6 +391,17 @@ impl Finish<'_> {
         }
     }
 
+    /// Loads the filter. Without an answer: waiting for one is a system call, too, and the agent's
+    /// business.
+    fn filter(&self, filter: &seccomp::Program) -> Result<(), Fail> {
+        let number = process::seccomp(filter)?;
+        if number >= 0 {
+            let listener = Message::Listener { number };
+            self.common.send(&listener, None).at(Step::Parent)?;
+        }
+        Ok(())
+    }
+
     fn execute(&self, program: &CStr) -> Fail {
         let p = self.process;
         if let Some(kind) = self.start_container {
@@ -405,20 +417,19 @@ impl Finish<'_> {
 
     /// Closes every descriptor from 3 on, but for those that the program is given and the few that
     /// are still needed, which close on execve.
-    fn close_all_but(&self, listener: i32) -> Result<(), Fail> {
+    fn close_all(&self) -> Result<(), Fail> {
         let first = 3 + self.process.preserve_fds;
         for n in 3..first {
             let fd = fs::inherited(n as i32).of(Step::PreserveFds, n as usize - 3)?;
             fs::keep_over_exec(fd).of(Step::PreserveFds, n as usize - 3)?;
         }
-        let mut keep = [-1; 6];
+        let mut keep = [-1; 5];
         keep[0] = self.common.channel.as_raw_fd();
         keep[1] = self.fifo.map_or(-1, |fd| fd.as_raw_fd());
-        keep[2] = listener;
         if let Some(kind) = self.start_container.filter(|kind| !kind.hooks.is_empty()) {
-            keep[3] = kind.state.as_raw_fd();
-            keep[4] = kind.output.0.as_raw_fd();
-            keep[5] = kind.output.1.as_raw_fd();
+            keep[2] = kind.state.as_raw_fd();
+            keep[3] = kind.output.0.as_raw_fd();
+            keep[4] = kind.output.1.as_raw_fd();
         }
         keep.sort_unstable();
         let mut next = first;
@@ -435,10 +446,7 @@ impl Finish<'_> {
 
 /// A container without a `process`: it exists, and `start` refuses.
 fn wait_for_nothing(c: &Context) -> Result<Never, Fail> {
-    let ready = Message::Ready {
-        listener: -1,
-        machine: 0,
-    };
+    let ready = Message::Ready { machine: 0 };
     c.send(&ready, None).at(Step::Parent)?;
     c.common.expect(COMMITTED);
     if let Some(fifo) = c.fifo {

@@ -92,13 +92,12 @@ const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 /// Becomes the user, with its groups and capabilities, in its working directory. Order matters: the
 /// bounding set needs CAP_SETPCAP, groups and ids need CAP_SETGID and CAP_SETUID, and what remains is
 /// set last, from the permitted set that PR_SET_KEEPCAPS saved.
-pub fn become_user(p: &Process, root: BorrowedFd) -> std::result::Result<(), Fail> {
+pub fn become_user(p: &Process) -> std::result::Result<(), Fail> {
     own_stdio(p).at(Step::Stdio)?;
     let early = fs::chdir(&p.cwd);
     if !matches!(early, Ok(()) | Err(Errno::EPERM | Errno::EACCES)) {
         early.at(Step::Cwd)?;
     }
-    home(p, root);
     if let Some(caps) = &p.capabilities {
         for number in 0..u64::BITS {
             if caps.bounding & 1 << number == 0 {
@@ -163,7 +162,7 @@ const PASSWD_READS: usize = 1024;
 
 /// Fills in HOME from the container's /etc/passwd, when the config gives none. A file that can't be
 /// read, or has no such user, leaves `/`.
-fn home(p: &Process, root: BorrowedFd) {
+pub fn home(p: &Process, root: BorrowedFd) {
     let Some(slot) = Strings::home(&p.env) else {
         return;
     };

@@ -145,13 +145,8 @@ fn park(flags: u64, namespace: Option<&OwnedFd>) -> Result<Parked> {
             let joined =
                 namespace.map_or(Ok(()), |n| process::setns(n, libc::CLONE_NEWUSER as u64));
             let _ = sys::fs::write(&write, &[joined.is_ok().into()]);
-            drop(write);
-            let mut end = [0];
             loop {
-                // Nothing ever comes: the other end lives as long as the parent.
-                if sys::fs::read(&read, &mut end).is_ok_and(|n| n == 0) {
-                    process::pause();
-                }
+                process::pause();
             }
         }
         Clone::Parent { pid, pidfd } => {

@@ -43,8 +43,6 @@ pub struct Started {
     channel: OwnedFd,
     /// The master of its terminal.
     pub console: Option<OwnedFd>,
-    /// Its seccomp listener.
-    pub listener: Option<OwnedFd>,
     /// What hooks read and print that run inside.
     hooks: Option<HookFiles>,
 }
@@ -174,7 +172,6 @@ pub fn container(request: Request) -> Result<Started> {
         pidfd,
         channel: ours,
         console: None,
-        listener: None,
         hooks: None,
     };
     let served = serve(&mut started, request, &files, &id_maps);
@@ -239,9 +236,13 @@ fn serve(
                 idmap::send_source(started, plan, index, id_maps)?;
             }
             Message::Console => {}
-            Message::Ready { listener, machine } => {
+            Message::Listener { number } => {
+                let state = state("creating", started.pid);
+                started.hand_over_listener(plan.seccomp.as_ref(), number, &state)?;
+            }
+            Message::Ready { machine } => {
                 fault::point("launch:ready")?;
-                return started.ready(plan.process.as_ref(), listener, machine);
+                return started.ready(plan.process.as_ref(), machine);
             }
         }
     }
@@ -253,6 +254,8 @@ pub struct EntryRequest<'a> {
     pub process: &'a Process,
     /// The container's filter.
     pub seccomp: Option<&'a seccomp::Program>,
+    /// The container's state, for the filter's agent.
+    pub state: &'a [u8],
     /// Where it's born.
     pub cgroup: Option<&'a Cgroup>,
     /// A pidfd of the container's init.
@@ -326,10 +329,9 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
         pidfd,
         channel: ours,
         console: None,
-        listener: None,
         hooks: None,
     };
-    match serve_entry(&mut started, p) {
+    match serve_entry(&mut started, request) {
         Ok(()) => Ok(started),
         Err(error) => {
             started.kill();
@@ -338,7 +340,8 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
     }
 }
 
-fn serve_entry(started: &mut Started, p: &Process) -> Result<()> {
+fn serve_entry(started: &mut Started, request: &EntryRequest) -> Result<()> {
+    let p = request.process;
     fault::point("exec:cloned")?;
     if let Some(adj) = p.oom_score_adj {
         set_oom_score_adj(started.pid, adj)?;
@@ -347,13 +350,16 @@ fn serve_entry(started: &mut Started, p: &Process) -> Result<()> {
     loop {
         match started.next(&explained)? {
             Message::Failed(fail) => bail!("{}", explained(&fail)),
-            Message::Ready { listener, machine } => {
+            Message::Listener { number } => {
+                started.hand_over_listener(request.seccomp, number, request.state)?;
+            }
+            Message::Ready { machine } => {
                 if let Some(mask) = &p.cpu_affinity.last {
                     sys::cred::set_affinity(started.pid, mask).map_err(|e| {
                         failed(e, "process.execCPUAffinity.final: sched_setaffinity")
                     })?;
                 }
-                return started.ready(Some(p), listener, machine);
+                return started.ready(Some(p), machine);
             }
             _ => {}
         }
@@ -433,7 +439,7 @@ impl Started {
         }
     }
 
-    fn ready(&mut self, p: Option<&Process>, listener: i32, machine: u16) -> Result<()> {
+    fn ready(&mut self, p: Option<&Process>, machine: u16) -> Result<()> {
         if machine != 0 && !foreign_formats() {
             let name = p.and_then(|p| p.args.iter().next());
             let name = name.map(|n| n.to_string_lossy()).unwrap_or_default();
@@ -441,11 +447,6 @@ impl Started {
                 "exec: {name:?}: exec format error: a program for {}, and no binfmt_misc handler is registered",
                 architecture(machine)
             );
-        }
-        if listener >= 0 {
-            let fd = process::pidfd_getfd(&self.pidfd, listener)
-                .map_err(|e| failed(e, "linux.seccomp: fetch the listener"))?;
-            self.listener = Some(fd);
         }
         // From outside, with the caller's privileges: raising a hard limit works in a user namespace
         // too.
@@ -458,6 +459,31 @@ impl Started {
             })?;
         }
         Ok(())
+    }
+
+    /// Sends a listener to the profile's agent (runtime-spec, "Container Process State").
+    fn hand_over_listener(
+        &self,
+        program: Option<&seccomp::Program>,
+        number: i32,
+        state: &[u8],
+    ) -> Result<()> {
+        let Some(agent) = program.and_then(|p| p.listener.as_ref()) else {
+            bail!("linux.seccomp: a listener that nobody asked for");
+        };
+        let fd = process::pidfd_getfd(&self.pidfd, number)
+            .map_err(|e| failed(e, "linux.seccomp: fetch the listener"))?;
+        let state: serde_json::Value = serde_json::from_slice(state)?;
+        let text = serde_json::json!({
+            "ociVersion": crate::cli::SPEC_VERSION,
+            "fds": ["seccompFd"],
+            "pid": self.pid,
+            "metadata": agent.metadata,
+            "state": state,
+        });
+        let text = text.to_string();
+        hand_over("its socket", &agent.path, text.as_bytes(), fd.as_fd())
+            .context("linux.seccomp.listenerPath: failed to connect with seccomp agent")
     }
 
     /// Ends it and reaps it.
@@ -619,28 +645,6 @@ pub fn hand_over(what: &str, path: &Path, payload: &[u8], fd: BorrowedFd) -> Res
         socket::connect(path).map_err(|e| failed(e, format_args!("connect to {what} {path:?}")))?;
     socket::send(socket, payload, Some(fd))
         .map_err(|e| failed(e, format_args!("send to {what} {path:?}")))
-}
-
-/// Sends a seccomp listener to the profile's agent (runtime-spec, "Container Process State").
-pub fn hand_over_listener(
-    listener: &seccomp::Listener,
-    started: &Started,
-    state: &[u8],
-) -> Result<()> {
-    let Some(fd) = &started.listener else {
-        return Ok(());
-    };
-    let state: serde_json::Value = serde_json::from_slice(state)?;
-    let text = serde_json::json!({
-        "ociVersion": crate::cli::SPEC_VERSION,
-        "fds": ["seccompFd"],
-        "pid": started.pid,
-        "metadata": listener.metadata,
-        "state": state,
-    });
-    let text = text.to_string();
-    hand_over("its socket", &listener.path, text.as_bytes(), fd.as_fd())
-        .context("linux.seccomp.listenerPath: failed to connect with seccomp agent")
 }
 
 /// The start time of our own child, which can't be gone as long as we haven't waited for it.

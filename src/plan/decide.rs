@@ -57,6 +57,7 @@ pub fn plan(spec: &spec::Spec, options: &Options, host: &Host) -> Result<Plan> {
     let user_namespace = namespaces.has(NEWUSER);
     let around = mounts::Surroundings {
         bundle: &options.bundle,
+        rootfs: root.path(),
         label,
         user_namespace,
         rootless: host.euid != 0,

@@ -18,6 +18,8 @@ use super::{IdMapMount, IdMaps, Mount, MountKind, ids};
 pub struct Surroundings<'a> {
     /// The bundle, against which a bind's source is resolved.
     pub bundle: &'a Path,
+    /// `root.path`: a destination below it is meant as seen from the host, as in runc.
+    pub rootfs: &'a Path,
     /// `linux.mountLabel`, without null bytes.
     pub label: Option<&'a str>,
     /// The container has a user namespace.
@@ -107,7 +109,7 @@ fn decide(
             mount.destination()
         ));
     }
-    let destination = clean(mount.destination());
+    let destination = below(around.rootfs, clean(mount.destination()));
     ensure!(
         destination != "/",
         "destination: {written:?} is the root itself, nothing can be mounted there",
@@ -184,6 +186,19 @@ fn decide(
         propagation: folded.propagation,
         kind,
     })
+}
+
+/// A destination without the path of the root file system in front of it.
+fn below(rootfs: &Path, destination: String) -> String {
+    let rootfs = clean(rootfs);
+    if rootfs == "/" {
+        return destination;
+    }
+    match destination.strip_prefix(&rootfs) {
+        Some("") => "/".to_owned(),
+        Some(rest) if rest.starts_with('/') => rest.to_owned(),
+        _ => destination,
+    }
 }
 
 /// Nothing may hide or replace parts of /proc but what is known to be harmless (CVE-2019-16884,
@@ -415,4 +430,21 @@ fn idmap(
         },
         recursive: folded.idmap == Some(true),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_may_be_written_as_the_host_sees_them() {
+        for (rootfs, destination, expected) in [
+            ("/b/rootfs", "/b/rootfs/mnt/x", "/mnt/x"),
+            ("/b/rootfs/", "/b/rootfs", "/"),
+            ("/b/rootfs", "/b/rootfs2/x", "/b/rootfs2/x"),
+            ("/", "/mnt", "/mnt"),
+        ] {
+            assert_eq!(below(Path::new(rootfs), destination.to_owned()), expected);
+        }
+    }
 }
