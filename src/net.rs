@@ -317,7 +317,7 @@ mod tests {
         };
         assert_eq!(
             error(&[("nosuch0", "eth0")]),
-            "linux.netDevices.nosuch0: find the interface: No such device (ENODEV)"
+            "linux.netDevices.nosuch0: find the interface: no such device (ENODEV)"
         );
         ip(Some(&there.0), "link add eth0 type veth peer name eth1");
         ip(None, "link add v0 type veth peer name v1");
