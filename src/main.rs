@@ -37,6 +37,7 @@ use cli::Parsed;
 use log::Log;
 
 fn main() -> ExitCode {
+    let begun = sys::process::monotonic();
     let (global, command) = match cli::parse(std::env::args_os()) {
         Parsed::Run(global, command) => (global, command),
         Parsed::Exit { stdout } => {
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match cmd::run(&global, &command, &log) {
+    match cmd::run(&global, &command, &log, begun) {
         Ok(code) => {
             log.release();
             ExitCode::from(code)

@@ -18,6 +18,7 @@ const KILL_WAIT: Duration = Duration::from_secs(10);
 
 /// `delete`.
 pub fn delete(c: &Context, options: &cli::Delete) -> Result<u8> {
+    c.trace.begin("record");
     let (container, record) = match store::open(&c.root, &options.id) {
         Ok(found) => found,
         Err(error) if error.is::<Missing>() => {
@@ -34,6 +35,7 @@ pub fn delete(c: &Context, options: &cli::Delete) -> Result<u8> {
     };
     let _lock = container.lock()?;
     fault::point("delete:locked")?;
+    c.trace.begin("kill");
     match record.status(&container)? {
         Status::Stopped => {}
         Status::Created => kill(&record)?,
@@ -80,6 +82,7 @@ fn kill(record: &Record) -> Result<()> {
 
 /// Removes all that a stopped container held, its Record last, and runs its poststop hooks.
 pub fn destroy(c: &Context, container: &Container, record: &Record) -> Result<()> {
+    c.trace.begin("cgroup");
     if let Some(path) = &record.runz.cgroup {
         // Usually empty: one rmdir. Otherwise processes are left which init didn't take along.
         if std::fs::remove_dir(path).is_err()
@@ -92,8 +95,10 @@ pub fn destroy(c: &Context, container: &Container, record: &Record) -> Result<()
     }
     fault::point("delete:cgroup")?;
     rdt::remove(record)?;
+    c.trace.begin("remove");
     container.remove()?;
     fault::point("delete:removed")?;
+    c.trace.begin("poststop");
     let state = record.spec_state("stopped", 0);
     let bundle = Path::new(&record.runz.bundle);
     // The spec: a failure is to be logged, and the others run all the same.

@@ -11,6 +11,7 @@ use crate::{cli, rdt, store};
 
 /// `events`.
 pub fn events(c: &Context, options: &cli::Events) -> Result<u8> {
+    c.trace.begin("record");
     let (container, record) = store::open(&c.root, &options.id)?;
     if record.status(&container)? == Status::Stopped {
         bail!("container with id {} is not running", options.id);

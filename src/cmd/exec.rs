@@ -86,7 +86,9 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
         trace: &c.trace,
     };
     let mut started = enter(request, options, &record)?;
+    c.trace.begin("settle");
     let settled = (|| {
+        rdt::add(&record, started.pid)?;
         fault::point("exec:ready")?;
         let mut console = started.console.take();
         if let (Some(path), Some(master)) = (&options.console_socket, &console) {
@@ -102,7 +104,9 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
             launch::hand_over("pidfd socket", &path, b"setns", started.pidfd.as_fd())?;
         }
         fault::point("exec:settled")?;
+        c.trace.begin("execve");
         started.go(&|fail| explain::process(fail, &process))?;
+        c.trace.child_left();
         fault::point("exec:running")?;
         // Only for a process that runs: conmon takes the file for a success.
         if let Some(path) = &options.pid_file {
@@ -122,6 +126,7 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
     match signals {
         None => Ok(0),
         Some(signals) => {
+            c.trace.begin("wait");
             let exit = foreground::wait(&started, console, &signals, None)?;
             Ok(exit.status() as u8)
         }

@@ -9,8 +9,10 @@ use crate::{cli, store};
 
 /// `kill`.
 pub fn kill(c: &Context, options: &cli::Kill) -> Result<u8> {
+    c.trace.begin("record");
     let signal = parse(options.signal.as_deref().unwrap_or("SIGTERM"))?;
     let (_, record) = store::open(&c.root, &options.id)?;
+    c.trace.begin("signal");
     let namespaces = &record.config.namespaces;
     let own_pid_namespace = namespaces
         .iter()

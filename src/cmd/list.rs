@@ -13,6 +13,7 @@ use crate::{log, store};
 
 /// `list`.
 pub fn list(c: &Context, options: &cli::List) -> Result<u8> {
+    c.trace.begin("records");
     let mut containers = Vec::new();
     for id in store::list(&c.root)? {
         match store::open(&c.root, &id) {

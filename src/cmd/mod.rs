@@ -38,24 +38,43 @@ pub struct Context<'a> {
     /// Where messages go.
     pub log: &'a Log,
     /// Where times go.
-    pub trace: Trace,
+    pub trace: &'a Trace,
     /// The caller's working directory.
     pub cwd: PathBuf,
 }
 
-/// Does what `command` says; its exit code.
-pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
+/// Does what `command` says; its exit code. `begun` is when the process did (CLOCK_MONOTONIC, ns).
+pub fn run(global: &Global, command: &Command, log: &Log, begun: u64) -> Result<u8> {
+    let trace = Trace::new(global.trace.as_deref(), begun)?;
+    let result = perform(global, command, log, &trace);
+    let written = trace.write(name(command), result.as_ref().ok().copied());
+    // What was done is done; and if it failed, that is what there is to say.
+    if let Err(error) = written {
+        log.warn(crate::log::sentence(&error));
+    }
+    result
+}
+
+fn perform(global: &Global, command: &Command, log: &Log, trace: &Trace) -> Result<u8> {
     match command {
-        Command::Completion(options) => return completion::completion(options).map(|()| 0),
+        Command::Completion(options) => {
+            trace.begin("print");
+            return completion::completion(options).map(|()| 0);
+        }
         Command::Spec(options) => {
+            trace.begin("write");
             let (uid, gid) = sys::cred::effective_ids();
             return spec::spec(options, uid, gid).map(|()| 0);
         }
-        Command::Features(_) => return features::print().map(|()| 0),
+        Command::Features(_) => {
+            trace.begin("print");
+            return features::print().map(|()| 0);
+        }
         _ => {}
     }
-    let c = context(global, log)?;
-    let code = match command {
+    trace.begin("context");
+    let c = context(global, log, trace)?;
+    match command {
         Command::Create(options) => create::create(&c, options)
             .context("runc create failed")
             .with_context(|| verb("create", &options.id)),
@@ -94,9 +113,31 @@ pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
         Command::Checkpoint(_) => Err(anyhow::anyhow!("checkpoint is not in this build")),
         Command::Restore(_) => Err(anyhow::anyhow!("restore is not in this build")),
         Command::Completion(_) | Command::Spec(_) | Command::Features(_) => Ok(0),
-    };
-    c.trace.write(code.is_ok())?;
-    code
+    }
+}
+
+/// The verb.
+fn name(command: &Command) -> &'static str {
+    match command {
+        Command::Checkpoint(_) => "checkpoint",
+        Command::Completion(_) => "completion",
+        Command::Create(_) => "create",
+        Command::Delete(_) => "delete",
+        Command::Events(_) => "events",
+        Command::Exec(_) => "exec",
+        Command::Features(_) => "features",
+        Command::Kill(_) => "kill",
+        Command::List(_) => "list",
+        Command::Pause(_) => "pause",
+        Command::Ps(_) => "ps",
+        Command::Restore(_) => "restore",
+        Command::Resume(_) => "resume",
+        Command::Run(_) => "run",
+        Command::Spec(_) => "spec",
+        Command::Start(_) => "start",
+        Command::State(_) => "state",
+        Command::Update(_) => "update",
+    }
 }
 
 fn verb(name: &str, id: &str) -> String {
@@ -111,7 +152,7 @@ pub fn failure(command: &Command) -> u8 {
     }
 }
 
-fn context<'a>(global: &'a Global, log: &'a Log) -> Result<Context<'a>> {
+fn context<'a>(global: &'a Global, log: &'a Log, trace: &'a Trace) -> Result<Context<'a>> {
     let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
     let caller = Caller {
         euid: sys::cred::effective_ids().0,
@@ -130,7 +171,7 @@ fn context<'a>(global: &'a Global, log: &'a Log) -> Result<Context<'a>> {
             CgroupManager::Disabled => cgroup::Driver::None,
         },
         log,
-        trace: Trace::new(global.trace.as_deref()),
+        trace,
         cwd,
     })
 }

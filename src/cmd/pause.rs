@@ -20,10 +20,12 @@ pub fn resume(c: &Context, id: &str) -> Result<u8> {
 }
 
 fn allowed(c: &Context, id: &str, may: fn(Status) -> Result<(), Refusal>) -> Result<Cgroup> {
+    c.trace.begin("record");
     let (container, record) = store::open(&c.root, id)?;
     if let Err(refusal) = may(record.status(&container)?) {
         bail!(refusal);
     }
+    c.trace.begin("freezer");
     let path = record
         .runz
         .cgroup

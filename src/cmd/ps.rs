@@ -12,6 +12,7 @@ use crate::store;
 
 /// `ps`.
 pub fn ps(c: &Context, options: &cli::Ps) -> Result<u8> {
+    c.trace.begin("record");
     let (_, record) = store::open(&c.root, &options.id)?;
     let pids = match &record.runz.cgroup {
         Some(path) => match Cgroup::open(path) {

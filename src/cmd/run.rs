@@ -28,8 +28,8 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
     };
     let mask = signals.as_ref().map(|s| s.before);
     let mut made = create::make(c, &options.create, kind, mask)?;
-    c.trace.begin("start");
-    let notify = match begin(&mut made) {
+    c.trace.begin("execve");
+    let notify = match begin(c, &mut made) {
         Ok(notify) => notify,
         Err(error) => {
             made.started.kill();
@@ -42,10 +42,12 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
     c.log.release();
     let Some(signals) = signals else {
         if let Some(notify) = notify {
+            c.trace.begin("notify");
             notify.forward(made.started.pid)?;
         }
         return Ok(0);
     };
+    c.trace.begin("wait");
     let exit = foreground::wait(
         &made.started,
         made.console.take(),
@@ -60,7 +62,7 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
 }
 
 /// The program runs, and its poststart hooks have run. The socket on which it will say that it's ready.
-fn begin(made: &mut create::Made) -> Result<Option<notify::Socket>> {
+fn begin(c: &Context, made: &mut create::Made) -> Result<Option<notify::Socket>> {
     fault::point("run:made")?;
     let notify = match &made.record.runz.notify {
         Some(host) => Some(notify::listen(made.container.path(), host)?),
@@ -68,6 +70,8 @@ fn begin(made: &mut create::Made) -> Result<Option<notify::Socket>> {
     };
     made.started
         .go(&|fail| explain::container(fail, &made.plan, &|| made.started.hook_output()))?;
+    c.trace.child_left();
+    c.trace.begin("poststart");
     let state = made.record.spec_state("running", made.started.pid);
     let bundle = Path::new(&made.record.runz.bundle);
     hooks::run("poststart", &made.record.runz.poststart, &state, bundle)?;

@@ -17,6 +17,7 @@ use crate::{cli, fault, hooks, notify};
 
 /// `start`.
 pub fn start(c: &Context, options: &cli::Start) -> Result<u8> {
+    c.trace.begin("record");
     let (container, record) = store::open(&c.root, &options.id)?;
     let status = record.status(&container)?;
     if let Err(refusal) = status::may_start(status) {
@@ -30,9 +31,11 @@ pub fn start(c: &Context, options: &cli::Start) -> Result<u8> {
         None => None,
     };
     fault::point("start:found")?;
+    c.trace.begin("release");
     release(&container, &record)?;
     fault::point("start:released")?;
     if !record.runz.poststart.is_empty() {
+        c.trace.begin("poststart");
         let state = record.spec_state("running", record.init_process_pid);
         let bundle = Path::new(&record.runz.bundle);
         if let Err(error) = hooks::run("poststart", &record.runz.poststart, &state, bundle) {
@@ -44,6 +47,7 @@ pub fn start(c: &Context, options: &cli::Start) -> Result<u8> {
     }
     fault::point("start:poststart")?;
     if let Some(notify) = notify {
+        c.trace.begin("notify");
         notify.forward(record.init_process_pid)?;
     }
     Ok(0)

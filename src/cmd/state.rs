@@ -54,6 +54,7 @@ pub fn show<'a>(container: &Container, record: &'a Record) -> Result<Shown<'a>> 
 
 /// `state`.
 pub fn state(c: &Context, options: &cli::State) -> Result<u8> {
+    c.trace.begin("record");
     let (container, record) = store::open(&c.root, &options.id)?;
     let text = serde_json::to_vec_pretty(&show(&container, &record)?)?;
     std::io::stdout()

@@ -13,6 +13,7 @@ use crate::{cli, rdt, store};
 
 /// `update`.
 pub fn update(c: &Context, options: &cli::Update) -> Result<u8> {
+    c.trace.begin("record");
     let (container, record) = store::open(&c.root, &options.id)?;
     if record.status(&container)? == Status::Stopped {
         bail!("container not running");

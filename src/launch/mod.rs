@@ -96,7 +96,7 @@ pub fn container(request: Request) -> Result<Started> {
         _ => Path::new("/sys/fs/cgroup"),
     };
     let cgroup_source = CString::new(cgroup_source.as_os_str().as_bytes())?;
-    let times = request.trace.shared()?;
+    let times = request.trace.steps()?;
     // Namespaces of which init makes itself (cgroup, time), and those that a joined user namespace is
     // to own.
     let by_child = libc::CLONE_NEWCGROUP as u64 | libc::CLONE_NEWTIME as u64;
@@ -134,7 +134,7 @@ pub fn container(request: Request) -> Result<Started> {
                 channel: theirs.as_fd(),
                 exe: exe.as_ref().map(|exe| (&exe.image, exe.file.as_fd())),
                 signal_mask: request.signal_mask,
-                times: times.as_ref(),
+                times,
             },
             fifo: fifo.as_ref().map(|f| f.as_fd()),
             join: &join,
@@ -167,6 +167,7 @@ pub fn container(request: Request) -> Result<Started> {
         Ok(Clone::Child) => process::exit_now(1),
         Err(errno) => return Err(namespaces::refused(errno, plan, request.cgroup)),
     };
+    trace_child(request.trace, pid, plan);
     let mut started = Started {
         pid,
         pidfd,
@@ -195,15 +196,17 @@ fn serve(
 ) -> Result<()> {
     let plan = request.plan;
     fault::point("launch:cloned")?;
-    request.trace.begin("serve");
     if plan.namespaces.new & libc::CLONE_NEWUSER as u64 != 0 {
+        request.trace.begin("id maps");
         idmap::write(started.pid, &plan.id_maps)?;
         started.tell(MAPPED)?;
     }
     if let Some(adj) = plan.process.as_ref().and_then(|p| p.oom_score_adj) {
         set_oom_score_adj(started.pid, adj)?;
     }
+    request.trace.begin("record");
     (request.meanwhile)(started.pid)?;
+    request.trace.begin("wait for init");
     let Request {
         plan, hooks, state, ..
     } = request;
@@ -219,9 +222,11 @@ fn serve(
                 started.pidfd = process::pidfd_open(pid)
                     .map_err(|e| failed(e, "open the container's process"))?;
                 started.pid = pid;
+                trace_child(request.trace, pid, plan);
                 (request.meanwhile)(pid)?;
             }
             Message::Hooks => {
+                request.trace.begin("hooks");
                 fault::point("launch:hooks")?;
                 // Here, as all of its namespaces are there, and it waits: sysctls and hooks find the
                 // devices in their place.
@@ -231,6 +236,7 @@ fn serve(
                 let own = plan.namespaces.has(libc::CLONE_NEWPID as u64);
                 files.fill(state, if own { 1 } else { started.pid })?;
                 started.tell(HOOKS_DONE)?;
+                request.trace.begin("wait for init");
             }
             Message::Source { index } => {
                 idmap::send_source(started, plan, index, id_maps)?;
@@ -246,6 +252,14 @@ fn serve(
             }
         }
     }
+}
+
+fn trace_child(trace: &Trace, pid: i32, plan: &Plan) {
+    trace.child(pid, || {
+        let mounts = plan.mounts.iter();
+        let text = mounts.map(|m| m.destination.to_string_lossy().into_owned());
+        text.collect()
+    });
 }
 
 /// What [`entry`] needs.
@@ -288,7 +302,7 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
         process::setns(request.init, pid_kind)
             .map_err(|e| failed(e, "join the container's pid namespace"))?;
     }
-    let times = request.trace.shared()?;
+    let times = request.trace.steps()?;
     fault::point("exec:joined")?;
     request.trace.begin("clone3");
     let cloned = process::clone3(0, request.cgroup.map(Cgroup::dir));
@@ -301,7 +315,7 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
                 channel: theirs.as_fd(),
                 exe: exe.as_ref().map(|exe| (&exe.image, exe.file.as_fd())),
                 signal_mask: request.signal_mask,
-                times: times.as_ref(),
+                times,
             },
             init: request.init,
             kinds: request.kinds & !pid_kind,
@@ -324,6 +338,7 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
             return Err(failed(errno, format_args!("clone3{place}")));
         }
     };
+    request.trace.child(pid, Vec::new);
     let mut started = Started {
         pid,
         pidfd,

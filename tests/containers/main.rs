@@ -13,6 +13,8 @@ mod errors;
 mod faults;
 mod harness;
 mod lifecycle;
+mod net;
+mod trace;
 
 use harness::runner::{self, Tests};
 
@@ -21,6 +23,8 @@ const MODULES: &[(&str, Tests)] = &[
     #[cfg(feature = "fault")]
     ("faults", faults::TESTS),
     ("lifecycle", lifecycle::TESTS),
+    ("net", net::TESTS),
+    ("trace", trace::TESTS),
 ];
 
 fn main() -> std::process::ExitCode {
