@@ -262,10 +262,8 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
     };
     if let Some(proc) = proc.as_ref().filter(|_| !plan.sysctls.is_empty()) {
         c.trace(Step::Sysctl, 0);
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let sys = fs::openat2(proc, c"sys", flags, 0, fs::BENEATH).at(Step::Proc)?;
         for (i, sysctl) in plan.sysctls.iter().enumerate() {
-            process::write_proc(sys.as_fd(), &sysctl.path, &sysctl.value).of(Step::Sysctl, i)?;
+            process::write_proc(proc.as_fd(), &sysctl.path, &sysctl.value).of(Step::Sysctl, i)?;
         }
     }
     c.trace(Step::ReadonlyPath, 0);

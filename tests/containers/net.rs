@@ -98,6 +98,6 @@ fn names_what_fails(way: Way) {
         spec["linux"]["netDevices"] = json!({"nosuch0": {}});
     });
     let error = b.create().fails();
-    let expected = "linux.netDevices.nosuch0: find the interface: No such device (ENODEV)";
+    let expected = "linux.netDevices.nosuch0: find the interface: no such device (ENODEV)";
     assert!(error.ends_with(expected), "{error}");
 }
