@@ -55,7 +55,8 @@ pub struct Context<'a> {
     pub join: &'a [OwnedFd],
     /// The user namespaces whose maps idmapped mounts get, as `plan.mounts`.
     pub id_maps: &'a [Option<OwnedFd>],
-    /// Mounts that become read-only at the end, filled by `mounts`; as many as `plan.mounts`.
+    /// Mounts that become read-only at the end, and procfs and sysfs, in which paths are hidden;
+    /// filled by `mounts`; as many as `plan.mounts`.
     pub late: &'a [Cell<Option<OwnedFd>>],
     /// Whether there is a mount namespace that isn't the host's.
     pub own_mounts: bool,

@@ -88,7 +88,7 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
         fs::set_label(&tree, label).map_err(fail(MountStep::Label))?;
     }
     propagation(tree.as_fd(), m)?;
-    if m.readonly_late {
+    if m.readonly_late || fstype == b"proc" || fstype == b"sysfs" {
         c.late[i].set(Some(tree));
     }
     Ok(())
@@ -335,13 +335,17 @@ fn only_proc_over_proc(m: &Mount, tree: Option<&OwnedFd>, target: &OwnedFd) -> R
 
 /// `ro` of those mounts that setup still wrote to.
 pub fn readonly_late(c: &Context) -> Result<(), Fail> {
-    for (i, cell) in c.late.iter().enumerate() {
+    for (i, (m, cell)) in c.plan.mounts.iter().zip(c.late).enumerate() {
+        if !m.readonly_late {
+            continue;
+        }
         if let Some(tree) = cell.take() {
             let attr = Attr {
                 set: libc::MOUNT_ATTR_RDONLY,
                 ..Attr::default()
             };
             mount::set_attr(&tree, false, attr).map_err(|e| fail(MountStep::Readonly)(e).of(i))?;
+            cell.set(Some(tree));
         }
     }
     Ok(())

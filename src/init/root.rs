@@ -1,5 +1,6 @@
 //! The root file system: entered, left behind, hidden in parts, made read-only.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::message::{At, Fail, Step};
@@ -91,6 +92,28 @@ pub fn readonly(root: BorrowedFd) -> Result<()> {
     mount::set_attr(root, false, attr)
 }
 
+/// Opens what a path of `readonlyPaths` or `maskedPaths` is. What is below a procfs or sysfs that we
+/// mounted is looked for in that very mount: another container that shares the directory may have
+/// moved it, and put something else in its place (CVE-2019-19921, CVE-2025-31133).
+fn target(c: &Context, root: BorrowedFd, name: &CStr) -> Result<OwnedFd> {
+    for (m, cell) in c.plan.mounts.iter().zip(c.late).rev() {
+        let at = m.destination.count_bytes();
+        let bytes = name.to_bytes_with_nul();
+        let below = bytes.starts_with(m.destination.to_bytes()) && bytes.get(at) == Some(&b'/');
+        if let Some(tree) = cell.take() {
+            let opened = match below.then(|| CStr::from_bytes_with_nul(&bytes[at + 1..])) {
+                Some(Ok(rest)) => Some(path::open(tree.as_fd(), rest)),
+                _ => None,
+            };
+            cell.set(Some(tree));
+            if let Some(opened) = opened {
+                return opened;
+            }
+        }
+    }
+    path::open(root, name)
+}
+
 /// `linux.readonlyPaths`: each is bound on itself, read-only. What isn't there needs no protection.
 pub fn readonly_paths(c: &Context, root: BorrowedFd) -> std::result::Result<(), Fail> {
     let attr = Attr {
@@ -98,7 +121,7 @@ pub fn readonly_paths(c: &Context, root: BorrowedFd) -> std::result::Result<(), 
         ..Attr::default()
     };
     for (i, name) in c.plan.readonly_paths.iter().enumerate() {
-        let target = match path::open(root, name) {
+        let target = match target(c, root, name) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
             other => other.of(Step::ReadonlyPath, i)?,
         };
@@ -134,7 +157,7 @@ pub fn masked_paths(
     let mut over_files = Cover::new(null);
     let mut over_directories = Cover::new(None);
     for (i, name) in c.plan.masked_paths.iter().enumerate() {
-        let target = match path::open(root, name) {
+        let target = match target(c, root, name) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
             other => other.of(Step::MaskedPath, i)?,
         };
