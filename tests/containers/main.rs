@@ -12,6 +12,7 @@ mod errors;
 #[cfg(feature = "fault")]
 mod faults;
 mod harness;
+mod hostile;
 mod lifecycle;
 mod net;
 mod trace;
@@ -22,6 +23,7 @@ const MODULES: &[(&str, Tests)] = &[
     ("errors", errors::TESTS),
     #[cfg(feature = "fault")]
     ("faults", faults::TESTS),
+    ("hostile", hostile::TESTS),
     ("lifecycle", lifecycle::TESTS),
     ("net", net::TESTS),
     ("trace", trace::TESTS),

@@ -1,0 +1,731 @@
+//! Root file systems and volumes that were made to harm: nothing of the host's is changed or mounted
+//! over, whatever they hold.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde_json::{Value, json};
+
+use crate::harness::runner::Tests;
+use crate::harness::{Bundle, Output, Way};
+use crate::tests;
+
+pub const TESTS: Tests = tests![
+    mount_targets_are_symlinks,
+    proc_is_mounted_on_a_directory_only,
+    shared_mounts_get_nothing,
+    device_nodes_are_replaced,
+    console_is_a_symlink,
+    passwd_is_hostile,
+    cwd_is_hostile,
+    cwd_of_exec_is_hostile,
+    masks_are_symlinks,
+    fakes_of_proc_are_refused,
+    sysctls_go_to_the_real_proc,
+    proc_is_swapped_meanwhile,
+    volume_is_swapped_meanwhile,
+];
+
+/// A directory of the host beside the rootfs, and how the host looks.
+struct Host {
+    outside: PathBuf,
+    before: BTreeMap<PathBuf, String>,
+}
+
+impl Host {
+    fn new(b: &Bundle) -> Host {
+        let outside = b.dir.join("outside");
+        fs::create_dir(&outside).unwrap();
+        for name in ["null", "secret", "passwd", "kcore"] {
+            fs::write(outside.join(name), "untouched\n").unwrap();
+        }
+        fs::create_dir(outside.join("attr")).unwrap();
+        let before = look(&outside);
+        Host { outside, before }
+    }
+
+    #[track_caller]
+    fn is_untouched(&self, what: &str) {
+        let after = look(&self.outside);
+        for (path, was) in &self.before {
+            assert_eq!(after.get(path), Some(was), "{what}: {path:?}");
+        }
+        let new: Vec<_> = after
+            .keys()
+            .filter(|p| !self.before.contains_key(*p))
+            .collect();
+        assert!(new.is_empty(), "{what}: new on the host: {new:?}");
+    }
+}
+
+fn look(outside: &Path) -> BTreeMap<PathBuf, String> {
+    let mut all = BTreeMap::new();
+    let mut note = |path: &Path| {
+        let Ok(m) = fs::symlink_metadata(path) else {
+            return;
+        };
+        let content = match m.is_file() && path.starts_with(outside) {
+            true => String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned(),
+            false => String::new(),
+        };
+        let (mode, uid, dev) = (m.mode(), m.uid(), m.rdev());
+        all.insert(path.to_owned(), format!("{mode:o} {uid} {dev} {content}"));
+    };
+    for directory in [
+        outside,
+        Path::new("/"),
+        Path::new("/etc"),
+        Path::new("/dev"),
+    ] {
+        for entry in fs::read_dir(directory).unwrap().flatten() {
+            note(&entry.path());
+        }
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    // Other tests mount in their own directories.
+    let mounts = mounts.lines().filter(|line| {
+        let point = line.split(' ').nth(4).unwrap_or_default();
+        !point.starts_with("/tmp/runz-tests") || point.starts_with(&*outside.to_string_lossy())
+    });
+    let mounts: Vec<_> = mounts.map(|l| l.split(' ').nth(4).unwrap()).collect();
+    all.insert("mounts".into(), mounts.join("\n"));
+    all
+}
+
+/// It ran, or it failed with one line and left nothing.
+#[track_caller]
+fn one_line(b: &Bundle, what: &str, output: &Output) -> bool {
+    let line = output.stderr.trim_end();
+    assert!(!line.contains('\n'), "{what}: {line}");
+    assert!(
+        !b.root.join(&b.id).exists(),
+        "{what}: left in the state root"
+    );
+    assert!(!b.cgroup().exists(), "{what}: its cgroup is left");
+    if output.code != 0 {
+        assert!(
+            line.starts_with("runz: "),
+            "{what}: exit {}: {line}",
+            output.code
+        );
+        assert_eq!(output.code, 1, "{what}: {line}");
+    }
+    output.code == 0
+}
+
+fn replace_by_link(path: &Path, target: &str) {
+    let _ = fs::remove_dir_all(path);
+    let _ = fs::remove_file(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    symlink(target, path).unwrap();
+}
+
+fn mount_targets_are_symlinks(way: Way) {
+    let destinations = [
+        "/proc",
+        "/sys",
+        "/dev",
+        "/dev/pts",
+        "/dev/shm",
+        "/dev/mqueue",
+        "/sys/fs/cgroup",
+        "/data",
+        "/etc/hosts",
+    ];
+    let count = |text: &str| text.lines().count();
+    for destination in destinations {
+        let b = Bundle::new(way).args(["cat", "/proc/self/mountinfo"]);
+        let host = Host::new(&b);
+        let b = b.config(|spec| {
+            let mounts = spec["mounts"].as_array_mut().unwrap();
+            let source = host.outside.join("attr");
+            mounts.push(json!({"destination": "/data", "type": "bind", "source": source, "options": ["rbind"]}));
+            mounts.push(json!({
+                "destination": "/etc/hosts", "type": "bind", "source": host.outside.join("secret"), "options": ["bind", "ro"],
+            }));
+            // So that the rootfs decides what is there.
+            let below = format!("{destination}/");
+            let above = |d: &str| destination.starts_with(&format!("{d}/"));
+            mounts.retain(|m| {
+                let d = m["destination"].as_str().unwrap();
+                !above(d) && !d.starts_with(&below)
+            });
+        });
+        let outside = host.outside.to_string_lossy().into_owned();
+        let plain = count(&b.run().ok());
+        for target in [
+            "/",
+            ".",
+            "..",
+            "../../../../../../../../..",
+            "/etc",
+            &outside,
+            "/nowhere/at/all",
+            "/proc/self/fd",
+            "/proc/self/cwd",
+            "/proc/self/root",
+            "/proc/1/root/etc",
+            "../../../../../../../etc",
+            "loop",
+        ] {
+            let path = b.rootfs(destination);
+            let target = match target {
+                "loop" => path.file_name().unwrap().to_string_lossy().into_owned(),
+                target => target.to_owned(),
+            };
+            let what = format!("{destination} -> {target}");
+            replace_by_link(&path, &target);
+            let output = b.run();
+            if one_line(&b, &what, &output) {
+                // What is mounted elsewhere than in the root is not to be seen from there.
+                assert_eq!(count(&output.stdout), plain, "{what}: {}", output.stdout);
+            }
+            host.is_untouched(&what);
+        }
+    }
+}
+
+fn proc_is_mounted_on_a_directory_only(way: Way) {
+    let b = Bundle::new(way);
+    for destination in ["/proc", "/sys"] {
+        replace_by_link(&b.rootfs(destination), "/etc");
+        let line = b.run().fails();
+        assert!(
+            line.contains("must be mounted on ordinary directory"),
+            "{line}"
+        );
+        fs::remove_file(b.rootfs(destination)).unwrap();
+    }
+    b.run().ok();
+}
+
+/// The bundle lies on a mount that is shared, and so is the container's root: nothing propagates out.
+fn shared_mounts_get_nothing(way: Way) {
+    let b = Bundle::new(way).config(|spec| spec["linux"]["rootfsPropagation"] = json!("shared"));
+    let host = Host::new(&b);
+    let rootfs = b.rootfs("/");
+    let mount = |args: &[&str]| {
+        let status = std::process::Command::new("mount")
+            .args(args)
+            .status()
+            .unwrap();
+        assert!(status.success(), "mount {args:?}");
+    };
+    let path = rootfs.to_string_lossy();
+    let path = path.trim_end_matches('/');
+    mount(&["--bind", path, path]);
+    mount(&["--make-shared", path]);
+    let points = || {
+        let all = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        all.lines().filter(|l| l.contains(path)).count()
+    };
+    let output = b.run();
+    let after = points();
+    let status = std::process::Command::new("umount")
+        .args(["--recursive", path])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    output.ok();
+    assert_eq!(after, 1, "mounts of the container are on the host");
+    host.is_untouched("rootfsPropagation: shared");
+}
+
+fn device_nodes_are_replaced(way: Way) {
+    let b = Bundle::new(way)
+        .args(["stat", "-c", "%F", "/dev/null"])
+        .config(|spec| {
+            let mounts = spec["mounts"].as_array_mut().unwrap();
+            mounts.retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
+        });
+    let host = Host::new(&b);
+    let null = b.rootfs("/dev/null");
+    fs::create_dir(b.rootfs("/dev")).unwrap();
+    let outside = host.outside.join("null").to_string_lossy().into_owned();
+    for target in [
+        &*outside,
+        "/etc/passwd",
+        "../../../../../../../etc/passwd",
+        "nowhere",
+        "/proc/self/fd/0",
+    ] {
+        replace_by_link(&null, target);
+        let line = b.run().fails();
+        assert!(
+            line.contains("error creating device nodes: \"/dev/null\""),
+            "{line}"
+        );
+        host.is_untouched(target);
+    }
+    fs::remove_file(&null).unwrap();
+    fs::write(&null, "").unwrap();
+    b.run().fails();
+    fs::remove_file(&null).unwrap();
+    mkfifo(&null, Mode::S_IRWXU).unwrap();
+    b.run().fails();
+    fs::remove_file(&null).unwrap();
+    fs::create_dir(&null).unwrap();
+    b.run().fails();
+    fs::remove_dir(&null).unwrap();
+    // A node of another device, then the right one with the wrong mode.
+    let node = |rdev, mode: u32| {
+        let mode = Mode::from_bits_truncate(mode);
+        nix::sys::stat::mknod(&null, nix::sys::stat::SFlag::S_IFCHR, mode, rdev).unwrap();
+    };
+    node(nix::sys::stat::makedev(1, 5), 0o666);
+    b.run().fails();
+    fs::remove_file(&null).unwrap();
+    node(nix::sys::stat::makedev(1, 3), 0o600);
+    assert_eq!(b.run().ok(), "character special file\n");
+    assert_eq!(fs::metadata(&null).unwrap().mode() & 0o777, 0o666);
+    // Links of /dev that lead elsewhere stay, and nothing goes through them.
+    for link in ["fd", "stdin", "stdout", "stderr", "core"] {
+        replace_by_link(&b.rootfs(&format!("/dev/{link}")), &outside);
+    }
+    replace_by_link(&b.rootfs("/dev/ptmx"), &outside);
+    b.run().ok();
+    assert_eq!(
+        fs::read_link(b.rootfs("/dev/ptmx")).unwrap(),
+        Path::new("pts/ptmx")
+    );
+    host.is_untouched("device nodes");
+}
+
+/// CVE-2025-52565: the console is bound on what /dev/console is in the root, and on nothing else.
+fn console_is_a_symlink(way: Way) {
+    let b = Bundle::new(way)
+        .script("tty; test -e /dev/console; true")
+        .config(|spec| {
+            spec["process"]["terminal"] = json!(true);
+            let mounts = spec["mounts"].as_array_mut().unwrap();
+            mounts.retain(|m| m["destination"] != "/dev");
+        });
+    let host = Host::new(&b);
+    fs::create_dir_all(b.rootfs("/dev/pts")).unwrap();
+    let outside = host.outside.join("secret").to_string_lossy().into_owned();
+    for target in [
+        &*outside,
+        "/etc/passwd",
+        "../../../../../../../etc/passwd",
+        "/proc/self/fd/0",
+        "pts/0",
+    ] {
+        replace_by_link(&b.rootfs("/dev/console"), target);
+        one_line(&b, target, &b.run());
+        host.is_untouched(target);
+    }
+    // A multiplexer that isn't the container's.
+    let b = b.config(|spec| {
+        let mounts = spec["mounts"].as_array_mut().unwrap();
+        mounts.retain(|m| m["destination"] != "/dev/pts");
+    });
+    fs::remove_file(b.rootfs("/dev/console")).unwrap();
+    let line = b.run().fails();
+    assert!(line.contains("process.terminal: set up console"), "{line}");
+}
+
+fn passwd_is_hostile(way: Way) {
+    let b = Bundle::new(way).script("echo $HOME").config(|spec| {
+        spec["process"]["user"] = json!({"uid": 0, "gid": 0});
+        spec["process"]["env"] = json!(["PATH=/bin"]);
+    });
+    let host = Host::new(&b);
+    let path = b.rootfs("/etc/passwd");
+    fs::create_dir_all(b.rootfs("/etc")).unwrap();
+    fs::write(
+        host.outside.join("passwd"),
+        "root:x:0:0::/of-the-host:/bin/sh\n",
+    )
+    .unwrap();
+    let outside = host.outside.join("passwd").to_string_lossy().into_owned();
+    let relative = format!("../..{outside}");
+    let up = format!("../../../../../../../..{outside}");
+    for target in [
+        &*outside,
+        &relative,
+        &up,
+        "/etc/shadow",
+        "passwd",
+        "/dev/zero",
+        "/proc/kmsg",
+    ] {
+        replace_by_link(&path, target);
+        assert_eq!(b.run().ok(), "/\n", "{target}");
+    }
+    fs::remove_file(&path).unwrap();
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    assert_eq!(b.run().ok(), "/\n", "a FIFO");
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert_eq!(b.run().ok(), "/\n", "a directory");
+    fs::remove_dir(&path).unwrap();
+    // Endless lines that are nobody's: it's not read to its end.
+    let mut text = "x:x:1:1::/x:\n".repeat(500_000);
+    text.push_str("root:x:0:0::/too-late:\n");
+    fs::write(&path, &text).unwrap();
+    assert_eq!(b.run().ok(), "/\n", "a large file");
+    fs::write(&path, "root:x:0:0::/found:\n").unwrap();
+    assert_eq!(b.run().ok(), "/found\n");
+    // More than fits into the slot, no newline, bytes that are no text.
+    let long = format!("root:x:0:0::/{}:\n", "x".repeat(8000));
+    fs::write(&path, long).unwrap();
+    assert_eq!(b.run().ok(), "/\n", "a long line");
+    fs::write(&path, b"\xff\xfe\0:::\nroot:x:0:0::/last").unwrap();
+    assert_eq!(b.run().ok(), "/last\n");
+}
+
+/// CVE-2024-21626, first half: a working directory that leads out of the container.
+fn cwd_is_hostile(way: Way) {
+    let b =
+        Bundle::new(way).script("pwd; ls -a . ..; cat secret ../outside/secret 2>/dev/null; true");
+    let host = Host::new(&b);
+    let outside = host.outside.to_string_lossy().into_owned();
+    let leak = format!("exec 7<{outside} 8</ 9<{outside}; exec \"$@\"");
+    fs::create_dir(b.rootfs("/etc")).unwrap();
+    let mut cwds: Vec<String> = (3..24).map(|n| format!("/proc/self/fd/{n}")).collect();
+    cwds.extend((3..24).map(|n| format!("/proc/self/fd/{n}/../../..")));
+    let others = [
+        "/proc/self/cwd",
+        "/proc/self/cwd/..",
+        "/proc/1/cwd",
+        "/proc/self/root/..",
+    ];
+    cwds.extend(others.map(str::to_owned));
+    for (i, target) in cwds
+        .into_iter()
+        .chain([outside.clone(), "..".to_owned()])
+        .enumerate()
+    {
+        // Directly, and by a symlink of the rootfs.
+        for link in [false, true] {
+            let cwd = match link {
+                true => {
+                    replace_by_link(&b.rootfs(&format!("/cwd{i}")), &target);
+                    format!("/cwd{i}")
+                }
+                false if target.starts_with('/') => target.clone(),
+                false => continue,
+            };
+            let mut spec: Value =
+                serde_json::from_slice(&fs::read(b.dir.join("config.json")).unwrap()).unwrap();
+            spec["process"]["cwd"] = json!(cwd);
+            fs::write(b.dir.join("config.json"), spec.to_string()).unwrap();
+            let output = b.make("run", &[]).shell(&leak).run();
+            let what = format!("cwd {cwd} ({target})");
+            if one_line(&b, &what, &output) || !output.stdout.is_empty() {
+                assert!(
+                    !output.stdout.contains("untouched"),
+                    "{what}: {}",
+                    output.stdout
+                );
+                assert!(
+                    !output.stdout.contains("config.json"),
+                    "{what}: {}",
+                    output.stdout
+                );
+            }
+            host.is_untouched(&what);
+        }
+    }
+}
+
+/// The same for exec, where /proc/self/fd is there already; and for the program's path.
+fn cwd_of_exec_is_hostile(way: Way) {
+    let b = Bundle::new(way).args(["sleep", "1000"]);
+    let host = Host::new(&b);
+    let outside = host.outside.to_string_lossy().into_owned();
+    let leak = format!("exec 7<{outside} 8</ 9<{outside}; exec \"$@\"");
+    fs::copy("/bin/busybox", host.outside.join("sh")).unwrap();
+    let host = Host {
+        before: look(&host.outside),
+        ..host
+    };
+    b.run_detached().ok();
+    for n in 3..24 {
+        for tail in ["", "/..", "/../.."] {
+            let cwd = format!("/proc/self/fd/{n}{tail}");
+            let call =
+                b.call("exec")
+                    .args(["--cwd", &cwd, &b.id, "sh", "-c", "pwd; ls -a; cat secret"]);
+            let output = call.shell(&leak).run();
+            assert!(
+                !output.stdout.contains("untouched"),
+                "{cwd}: {}",
+                output.stdout
+            );
+            assert!(
+                !output.stdout.contains("config.json"),
+                "{cwd}: {}",
+                output.stdout
+            );
+            let program = format!("/proc/self/fd/{n}{tail}/sh");
+            let call = b.call("exec").args([&b.id, &program, "-c", "echo ran"]);
+            let output = call.shell(&leak).run().exits(255);
+            assert_eq!(output.stdout, "", "{program}");
+            assert_eq!(
+                output.stderr.lines().count(),
+                1,
+                "{program}: {}",
+                output.stderr
+            );
+        }
+    }
+    let line = b
+        .call("exec")
+        .args(["--cwd", "/proc/self/fd/7", &b.id, "true"])
+        .shell(&leak)
+        .run()
+        .fails_with(255);
+    assert!(
+        line.contains("outside of container mount namespace root"),
+        "{line}"
+    );
+    // A directory of the container that is gone is outside, too; and one that is fine is fine.
+    assert_eq!(
+        b.call("exec")
+            .args(["--cwd", "/bin", &b.id, "pwd"])
+            .run()
+            .ok(),
+        "/bin\n"
+    );
+    host.is_untouched("exec");
+}
+
+fn masks_are_symlinks(way: Way) {
+    let b = Bundle::new(way);
+    let host = Host::new(&b);
+    let outside = host.outside.join("secret").to_string_lossy().into_owned();
+    fs::create_dir_all(b.rootfs("/etc/dir")).unwrap();
+    fs::write(b.rootfs("/etc/own"), "own\n").unwrap();
+    fs::write(b.rootfs("/etc/dir/file"), "own\n").unwrap();
+    for (name, target) in [
+        ("a", "/etc/own"),
+        ("b", &*outside),
+        ("c", "/etc/dir"),
+        ("d", "../../../../../../../../etc/passwd"),
+        ("e", "/proc/self/fd/0"),
+        ("f", "nowhere"),
+        ("g", "/proc/kcore"),
+    ] {
+        replace_by_link(&b.rootfs(&format!("/{name}")), target);
+    }
+    for key in ["maskedPaths", "readonlyPaths"] {
+        // One at a time, for some are refused.
+        for name in ["a", "b", "c", "d", "e", "f", "g"] {
+            let path = format!("/{name}");
+            let mut spec: Value =
+                serde_json::from_slice(&fs::read(b.dir.join("config.json")).unwrap()).unwrap();
+            spec["linux"]["maskedPaths"] = json!([]);
+            spec["linux"]["readonlyPaths"] = json!([]);
+            spec["linux"][key] = json!([path]);
+            let script = format!("cat {path} {path}/file 2>/dev/null; echo x >> {path}; true");
+            spec["process"]["args"] = json!(["sh", "-c", script]);
+            fs::write(b.dir.join("config.json"), spec.to_string()).unwrap();
+            let output = b.run();
+            let what = format!("{key} {path}");
+            one_line_of_script(&b, &what, &output);
+            if key == "maskedPaths" {
+                assert!(!output.stdout.contains("own"), "{what}: {}", output.stdout);
+            }
+            host.is_untouched(&what);
+        }
+    }
+    assert_eq!(fs::read_to_string(b.rootfs("/etc/own")).unwrap(), "own\n");
+}
+
+/// As [`one_line`], where the program itself may have written to stderr.
+#[track_caller]
+fn one_line_of_script(b: &Bundle, what: &str, output: &Output) {
+    assert!(
+        !b.root.join(&b.id).exists(),
+        "{what}: left in the state root"
+    );
+    assert!(!b.cgroup().exists(), "{what}: its cgroup is left");
+    let ours = output
+        .stderr
+        .lines()
+        .filter(|l| l.starts_with("runz: "))
+        .count();
+    assert_eq!(
+        ours,
+        usize::from(output.code != 0),
+        "{what}: {}",
+        output.stderr
+    );
+}
+
+/// CVE-2019-16884, CVE-2019-19921: a volume in the place of /proc, or of a part of it.
+fn fakes_of_proc_are_refused(way: Way) {
+    let b = Bundle::new(way);
+    let host = Host::new(&b);
+    replace_by_link(&b.rootfs("/link"), "/proc");
+    replace_by_link(&b.rootfs("/deep"), "/proc/self");
+    let mounts = |b: &Bundle| -> Value {
+        let text = fs::read(b.dir.join("config.json")).unwrap();
+        serde_json::from_slice::<Value>(&text).unwrap()["mounts"].clone()
+    };
+    let plain = mounts(&b);
+    let mut b = b;
+    for destination in [
+        "/proc/self/attr",
+        "/proc/1/attr",
+        "/proc/sys",
+        "/link/sys",
+        "/link/self/attr",
+        "/deep/attr",
+        "/proc",
+        "/link",
+    ] {
+        for (kind, source, options) in [
+            ("bind", host.outside.join("attr"), json!(["bind"])),
+            ("tmpfs", "tmpfs".into(), json!([])),
+        ] {
+            if kind == "tmpfs" && destination.ends_with("proc") {
+                continue;
+            }
+            b.change(|spec| {
+                spec["mounts"] = plain.clone();
+                let mount = json!({"destination": destination, "type": kind, "source": source, "options": options});
+                spec["mounts"].as_array_mut().unwrap().push(mount);
+            });
+            let line = b.run().fails();
+            assert!(line.contains("/proc"), "{kind} on {destination}: {line}");
+            host.is_untouched(destination);
+        }
+    }
+    b.change(|spec| spec["mounts"] = plain.clone());
+    b.run().ok();
+}
+
+/// CVE-2025-52881: what is written for the container goes to the kernel, whatever the rootfs has at
+/// /proc/sys.
+fn sysctls_go_to_the_real_proc(way: Way) {
+    let b = Bundle::new(way).args(["sleep", "1000"]).config(|spec| {
+        spec["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|m| m["destination"] != "/proc");
+        spec["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1", "kernel.msgmax": "4711"});
+        spec["linux"]["maskedPaths"] = json!([]);
+        spec["linux"]["readonlyPaths"] = json!([]);
+    });
+    let host = Host::new(&b);
+    fs::create_dir_all(b.rootfs("/proc/sys/net/ipv4")).unwrap();
+    let fake = b.rootfs("/proc/sys/net/ipv4/ip_forward");
+    fs::write(&fake, "fake\n").unwrap();
+    replace_by_link(
+        &b.rootfs("/proc/sys/kernel"),
+        &host.outside.to_string_lossy(),
+    );
+    b.run_detached().ok();
+    assert_eq!(fs::read_to_string(&fake).unwrap(), "fake\n");
+    let pid = b.pid().to_string();
+    let read = |kind: &str, path: &str| {
+        let output = std::process::Command::new("nsenter")
+            .args(["-t", &pid, kind, "cat", path])
+            .output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    assert_eq!(read("--net", "/proc/sys/net/ipv4/ip_forward"), "1\n");
+    assert_eq!(read("--ipc", "/proc/sys/kernel/msgmax"), "4711\n");
+    host.is_untouched("sysctls");
+}
+
+/// Exchanges two paths as fast as it can, as another container that shares the directory would, while
+/// `act` runs.
+fn swapping(one: &Path, other: &Path, act: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let _ = renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE);
+            }
+        });
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
+        done.store(true, Ordering::Relaxed);
+        if let Err(payload) = result {
+            std::panic::resume_unwind(payload);
+        }
+    });
+}
+
+/// How often a race is tried.
+const ROUNDS: usize = 60;
+
+/// /proc is a directory one moment and a symlink the next: procfs is never mounted through it, and
+/// what is to be masked in it is masked wherever it went.
+fn proc_is_swapped_meanwhile(way: Way) {
+    let script = "for d in /proc /fake /swap; do grep -q processor $d/cpuinfo && echo bare $d; done; \
+                  [ -e /fake/self ] && echo through; true";
+    let b = Bundle::new(way)
+        .script(script)
+        .config(|spec| spec["linux"]["maskedPaths"] = json!(["/proc/cpuinfo"]));
+    let host = Host::new(&b);
+    fs::create_dir(b.rootfs("/proc")).unwrap();
+    fs::create_dir(b.rootfs("/fake")).unwrap();
+    replace_by_link(&b.rootfs("/swap"), "/fake");
+    let mut ran = 0;
+    swapping(&b.rootfs("/proc"), &b.rootfs("/swap"), || {
+        for _ in 0..ROUNDS {
+            let output = b.run();
+            one_line_of_script(&b, "swapped /proc", &output);
+            assert_eq!(output.stdout, "", "{}", output.stderr);
+            ran += usize::from(output.code == 0);
+            host.is_untouched("swapped /proc");
+        }
+    });
+    assert!(ran > 0, "the swap always won: nothing was tested");
+}
+
+/// A volume's directory is swapped with symlinks that lead out while things are mounted and masked in
+/// it.
+fn volume_is_swapped_meanwhile(way: Way) {
+    let b = Bundle::new(way).args(["true"]);
+    let host = Host::new(&b);
+    let volume = b.dir.join("volume");
+    fs::create_dir_all(volume.join("x/attr")).unwrap();
+    fs::write(volume.join("x/secret"), "of the volume\n").unwrap();
+    let outside = host.outside.to_string_lossy().into_owned();
+    let b = b.config(|spec| {
+        let mounts = spec["mounts"].as_array_mut().unwrap();
+        mounts.push(
+            json!({"destination": "/vol", "type": "bind", "source": volume, "options": ["rbind"]}),
+        );
+        mounts.push(json!({"destination": "/vol/x/attr", "type": "tmpfs", "source": "tmpfs"}));
+        mounts.push(json!({"destination": "/vol/x/new/dir", "type": "tmpfs", "source": "tmpfs"}));
+        spec["linux"]["maskedPaths"] = json!(["/vol/x/secret", "/vol/x/attr", "/vol/x/kcore"]);
+        spec["linux"]["readonlyPaths"] = json!(["/vol/x/null", "/vol/x"]);
+        spec["process"]["cwd"] = json!("/vol/x/cwd");
+    });
+    for target in [
+        &*outside,
+        "../../../../../../../..",
+        "/proc/self/root",
+        "/etc",
+    ] {
+        replace_by_link(&volume.join("y"), target);
+        swapping(&volume.join("x"), &volume.join("y"), || {
+            for _ in 0..ROUNDS / 4 {
+                let output = b.run();
+                one_line(&b, target, &output);
+                host.is_untouched(target);
+            }
+        });
+        let x = volume.join("x");
+        if fs::symlink_metadata(&x).unwrap().is_symlink() {
+            let _ = renameat2(
+                AT_FDCWD,
+                &x,
+                AT_FDCWD,
+                &volume.join("y"),
+                RenameFlags::RENAME_EXCHANGE,
+            );
+        }
+    }
+}
