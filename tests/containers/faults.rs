@@ -293,7 +293,7 @@ fn failed_in(way: Way, verb: &str, options: &[&str], points: &[&[&str]]) {
         let line = fault(b.make(verb, &options), point, "eio").run().fails();
         let said = match point {
             "pidfile:written" => "write pid file".to_owned(),
-            point => format!("fault at {point}: I/O error (EIO)"),
+            point => format!("fault at {point}: i/o error (EIO)"),
         };
         assert!(line.contains(&said), "{point}: {line}");
         nothing_left(&b, point);
