@@ -323,7 +323,7 @@ mod tests {
         ip(None, "link add v0 type veth peer name v1");
         assert_eq!(
             error(&[("v0", "eth0")]),
-            "linux.netDevices.v0: move it to the container's network namespace as \"eth0\": File \
+            "linux.netDevices.v0: move it to the container's network namespace as \"eth0\": file \
              exists (EEXIST)"
         );
         let here = move_devices(

@@ -152,7 +152,7 @@ const ROWS: &[Row] = &[
     ),
     (
         |b| b.change(|s| s["root"]["path"] = json!("missing")),
-        r#"root.path: invalid rootfs: "DIR/missing": No such file or directory (ENOENT)"#,
+        r#"root.path: invalid rootfs: "DIR/missing": no such file or directory (ENOENT)"#,
     ),
     (
         |b| b.change(|s| s["root"]["path"] = json!("config.json")),
@@ -167,33 +167,33 @@ const ROWS: &[Row] = &[
     ),
     (
         |b| program(b, "nothing"),
-        r#"unable to start container process: exec: "nothing": executable file not found in $PATH"#,
+        r#"unable to start container process: error during container init: exec: "nothing": executable file not found in $PATH"#,
     ),
     (
         |b| program(b, "/bin/nothing"),
-        r#"unable to start container process: exec: "/bin/nothing": stat /bin/nothing: no such file or directory"#,
+        r#"unable to start container process: error during container init: exec: "/bin/nothing": stat /bin/nothing: no such file or directory"#,
     ),
     (
         |b| program(b, "/bin/sh/nothing"),
-        r#"unable to start container process: exec: "/bin/sh/nothing": stat /bin/sh/nothing: not a directory"#,
+        r#"unable to start container process: error during container init: exec: "/bin/sh/nothing": stat /bin/sh/nothing: not a directory"#,
     ),
     (
         |b| program(b, "/bin"),
-        r#"unable to start container process: exec: "/bin": is a directory"#,
+        r#"unable to start container process: error during container init: exec: "/bin": is a directory"#,
     ),
     (
         |b| {
             write(b, "plain", b"text", 0o644);
             program(b, "/plain")
         },
-        r#"unable to start container process: exec: "/plain": permission denied"#,
+        r#"unable to start container process: error during container init: exec: "/plain": permission denied"#,
     ),
     (
         |b| {
             write(b, "bin/plain", b"text", 0o644);
             program(b, "plain")
         },
-        r#"unable to start container process: exec: "plain": permission denied"#,
+        r#"unable to start container process: error during container init: exec: "plain": permission denied"#,
     ),
     (
         |b| {
@@ -207,21 +207,21 @@ const ROWS: &[Row] = &[
             write(b, "script", b"#! /usr/bin/python9 -u\n", 0o755);
             program(b, "/script")
         },
-        r#"unable to start container process: exec: "/script": its interpreter "/usr/bin/python9" (line 1, after #!): no such file or directory"#,
+        r#"unable to start container process: error during container init: exec /script: no such file or directory: its interpreter "/usr/bin/python9" (line 1, after #!) is not in the container"#,
     ),
     (
         |b| {
             write(b, "dynamic", &elf(62, "/lib64/ld-zoo.so.1"), 0o755);
             program(b, "/dynamic")
         },
-        r#"unable to start container process: exec: "/dynamic": its ELF loader "/lib64/ld-zoo.so.1" is not in the container: no such file or directory"#,
+        r#"unable to start container process: error during container init: exec /dynamic: no such file or directory: its ELF loader "/lib64/ld-zoo.so.1" is not in the container"#,
     ),
     (
         |b| {
             write(b, "bin/dynamic", &elf(62, "/lib64/ld-zoo.so.1"), 0o755);
             program(b, "dynamic")
         },
-        r#"unable to start container process: exec: "dynamic": its ELF loader "/lib64/ld-zoo.so.1" is not in the container: no such file or directory"#,
+        r#"unable to start container process: error during container init: exec dynamic: no such file or directory: its ELF loader "/lib64/ld-zoo.so.1" is not in the container"#,
     ),
     (
         |b| {
@@ -230,7 +230,7 @@ const ROWS: &[Row] = &[
                 json!({"destination": "/x", "type": "bind", "source": "/no/such/source", "options": ["bind"]}),
             )
         },
-        r#"unable to start container process: mounts[0] "/x": open source "/no/such/source": No such file or directory (ENOENT)"#,
+        r#"unable to start container process: error during container init: error mounting "/no/such/source" to rootfs at "/x": mounts[0]: open source: no such file or directory (ENOENT)"#,
     ),
     (
         |b| {
@@ -239,7 +239,7 @@ const ROWS: &[Row] = &[
                 json!({"destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "size=zoo"]}),
             )
         },
-        r#"unable to start container process: mounts[0] "/x": option "size=zoo" (tmpfs: Bad value for 'size'): Invalid argument (EINVAL)"#,
+        r#"unable to start container process: error during container init: error mounting "tmpfs" to rootfs at "/x": mounts[0]: option "size=zoo" (tmpfs: Bad value for 'size'): invalid argument (EINVAL)"#,
     ),
     (
         |b| {
@@ -248,7 +248,7 @@ const ROWS: &[Row] = &[
                 json!({"destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": ["zoo=1"]}),
             )
         },
-        r#"unable to start container process: mounts[0] "/x": option "zoo=1" (tmpfs: Unknown parameter 'zoo'): Invalid argument (EINVAL)"#,
+        r#"unable to start container process: error during container init: error mounting "tmpfs" to rootfs at "/x": mounts[0]: option "zoo=1" (tmpfs: Unknown parameter 'zoo'): invalid argument (EINVAL)"#,
     ),
     (
         |b| {
@@ -257,7 +257,7 @@ const ROWS: &[Row] = &[
                 json!({"destination": "/x", "type": "zoofs", "source": "zoo"}),
             )
         },
-        r#"unable to start container process: mounts[0] "/x": unknown file system type "zoofs": No such device (ENODEV)"#,
+        r#"unable to start container process: error during container init: error mounting "zoo" to rootfs at "/x": mounts[0]: unknown file system type "zoofs": no such device (ENODEV)"#,
     ),
     (
         |b| mount(b, json!({"destination": "/x", "source": "/tmp"})),
@@ -288,7 +288,7 @@ const ROWS: &[Row] = &[
                 json!({"destination": "/x", "type": "ext4", "source": "/dev/null"}),
             )
         },
-        r#"unable to start container process: mounts[0] "/x": error mounting "/dev/null" to rootfs at "/x" (/dev/null: Can't lookup blockdev): Block device required (ENOTBLK)"#,
+        r#"unable to start container process: error during container init: error mounting "/dev/null" to rootfs at "/x": mounts[0]: mount (/dev/null: Can't lookup blockdev): block device required (ENOTBLK)"#,
     ),
     (
         |b| {
@@ -298,7 +298,7 @@ const ROWS: &[Row] = &[
                 json!({"destination": "/file/x", "type": "tmpfs", "source": "tmpfs"}),
             )
         },
-        r#"unable to start container process: mounts[0] "/file/x": create mountpoint: Not a directory (ENOTDIR)"#,
+        r#"unable to start container process: error during container init: error mounting "tmpfs" to rootfs at "/file/x": mounts[0]: create mountpoint: not a directory (ENOTDIR)"#,
     ),
     (
         |b| {
@@ -308,7 +308,7 @@ const ROWS: &[Row] = &[
                 json!({"destination": "/file", "type": "tmpfs", "source": "tmpfs"}),
             )
         },
-        r#"unable to start container process: mounts[0] "/file": attach: Invalid argument (EINVAL)"#,
+        r#"unable to start container process: error during container init: error mounting "tmpfs" to rootfs at "/file": mounts[0]: attach: invalid argument (EINVAL)"#,
     ),
     (
         |b| b.change(|s| s["linux"]["sysctl"] = json!({"kernel.hostname": "x"})),
@@ -320,7 +320,7 @@ const ROWS: &[Row] = &[
     ),
     (
         |b| b.change(|s| s["linux"]["sysctl"] = json!({"kernel.shmmax": "zoo"})),
-        r#"unable to start container process: linux.sysctl.kernel.shmmax: write sysctl: Invalid argument (EINVAL)"#,
+        r#"unable to start container process: error during container init: linux.sysctl.kernel.shmmax: write sysctl: invalid argument (EINVAL)"#,
     ),
     (
         |b| {
@@ -329,7 +329,7 @@ const ROWS: &[Row] = &[
                     json!([{"type": "mount"}, {"type": "network", "path": "/no/such/netns"}])
             })
         },
-        r#"unable to start container process: linux.namespaces[1].path: open "/no/such/netns": No such file or directory (ENOENT)"#,
+        r#"unable to start container process: linux.namespaces[1].path: open "/no/such/netns": no such file or directory (ENOENT)"#,
     ),
     (
         |b| {
@@ -392,7 +392,7 @@ const ROWS: &[Row] = &[
     ),
     (
         |b| b.change(|s| s["hooks"] = json!({"createRuntime": [{"path": "/no/such/hook"}]})),
-        r#"unable to start container process: error running createRuntime hook #0: fork/exec /no/such/hook: No such file or directory (ENOENT)"#,
+        r#"unable to start container process: error running createRuntime hook #0: fork/exec /no/such/hook: no such file or directory (ENOENT)"#,
     ),
     (
         |b| {
@@ -429,7 +429,7 @@ fn create_says_what_is_wrong(way: Way) {
         let said = told(
             &b,
             b.create().fails(),
-            "runz: runc create failed: create \"ID\": ",
+            "runz: create \"ID\": runc create failed: ",
         );
         assert_eq!(said, *wanted);
         assert!(
@@ -444,7 +444,7 @@ fn run_says_what_exec_refuses(way: Way) {
         let mut b = Bundle::new(way);
         write(&b, "junk", content, 0o755);
         program(&mut b, "/junk");
-        let said = told(&b, b.run().fails(), "runz: runc run failed: run \"ID\": ");
+        let said = told(&b, b.run().fails(), "runz: run \"ID\": runc run failed: ");
         let wanted = r#"unable to start container process: exec "/junk": exec format error"#;
         assert_eq!(said, wanted);
     }
@@ -474,13 +474,13 @@ fn exec_says_what_is_wrong(way: Way) {
         ),
         (
             &["/script"],
-            r#"exec: "/script": its interpreter "/usr/bin/python9" (line 1, after #!): no such file or directory"#,
+            r#"exec /script: no such file or directory: its interpreter "/usr/bin/python9" (line 1, after #!) is not in the container"#,
         ),
     ] {
         let said = told(
             &b,
             b.exec(args).fails_with(255),
-            "runz: exec failed: exec \"ID\": ",
+            "runz: exec \"ID\": exec failed: ",
         );
         assert_eq!(said, wanted);
     }
@@ -507,7 +507,7 @@ fn exec_says_what_is_wrong(way: Way) {
         let said = told(
             &b,
             call.run().fails_with(255),
-            "runz: exec failed: exec \"ID\": ",
+            "runz: exec \"ID\": exec failed: ",
         );
         assert_eq!(said, wanted);
     }
@@ -519,7 +519,7 @@ fn namespace_denied(way: Way) {
     let enter = "exec unshare --user --map-root-user sh -c \
                  'echo 0 > /proc/sys/user/max_net_namespaces && exec \"$@\"' sh \"$@\"";
     let said = b.make("create", &[]).shell(enter).run().fails();
-    let wanted = "make namespaces (mount, uts, ipc, pid, network, cgroup): No space left on device \
+    let wanted = "make namespaces (mount, uts, ipc, pid, network, cgroup): no space left on device \
                   (ENOSPC); a limit of /proc/sys/user/max_*_namespaces, or of their nesting, is reached";
     assert!(said.ends_with(wanted), "{said}");
 }
@@ -541,7 +541,7 @@ fn state_root_not_writable(way: Way) {
     fs::write(&b.root, "").expect("write a file where the state root is to be");
     let said = b.create().fails();
     let wanted = format!(
-        "make state directory {:?}: Not a directory (ENOTDIR)",
+        "make state directory {:?}: not a directory (ENOTDIR)",
         b.root.join(&b.id)
     );
     assert!(said.ends_with(&wanted), "{said}");
