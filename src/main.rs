@@ -10,6 +10,8 @@
 //! `plan` and `seccomp` decide and are pure; `launch` acts in the parent, `init` in the child; `sys`
 //! has all the `unsafe`. README, "How it works", tells more.
 
+#![cfg_attr(not(test), no_main)]
+
 mod bundle;
 mod cgroup;
 mod cli;
@@ -31,18 +33,19 @@ mod sys;
 mod trace;
 
 use std::io::Write as _;
-use std::process::ExitCode;
 
 use cli::Parsed;
 use log::Log;
 
-fn main() -> ExitCode {
+/// Does what the command line says; the exit code. Called by `sys::start`.
+#[cfg_attr(test, expect(dead_code, reason = "tests have a main of their own"))]
+fn start() -> u8 {
     let begun = sys::process::monotonic();
     let (global, command) = match cli::parse(std::env::args_os()) {
         Parsed::Run(global, command) => (global, command),
         Parsed::Exit { stdout } => {
             let _ = std::io::stdout().write_all(stdout.as_bytes());
-            return ExitCode::SUCCESS;
+            return 0;
         }
         Parsed::Refused {
             global,
@@ -54,24 +57,24 @@ fn main() -> ExitCode {
             Log::open(&global)
                 .unwrap_or_else(|_| Log::stderr())
                 .fail(&message);
-            return ExitCode::from(code);
+            return code;
         }
     };
     let log = match Log::open(&global) {
         Ok(log) => log,
         Err(error) => {
             Log::stderr().fail(&log::sentence(&error));
-            return ExitCode::FAILURE;
+            return 1;
         }
     };
     match cmd::run(&global, &command, &log, begun) {
         Ok(code) => {
             log.release();
-            ExitCode::from(code)
+            code
         }
         Err(error) => {
             log.fail(&log::sentence(&error));
-            ExitCode::from(cmd::failure(&command))
+            cmd::failure(&command)
         }
     }
 }

@@ -200,7 +200,7 @@ fn build(
     let result = (|| {
         fault::point("create:cgroup")?;
         if let Some(cgroup) = &cgroup {
-            cgroup.apply(&plan.resources)?;
+            cgroup.apply_limits(&plan.resources)?;
             if let Some((uid, gid)) = plan.delegate {
                 cgroup.delegate_chown(uid, gid)?;
             }
@@ -209,9 +209,6 @@ fn build(
             let mut note = |what: &str, path: &Path| container.note(what, path);
             let groups = rdt::prepare(rdt, &options.id, &rdt::root()?, &mut note)?;
             record.set_rdt(groups);
-        }
-        if let Some(filter) = &plan.seccomp {
-            container.write("seccomp.bpf", filter_bytes(&filter.filter).as_slice())?;
         }
         fault::point("create:applied")?;
         let fifo = (kind == Kind::Create).then(|| container.fifo());
@@ -231,7 +228,13 @@ fn build(
                 finish_record(&mut record, pid)?;
                 rdt::add(&record, pid)?;
                 if let Some(cgroup) = &cgroup {
+                    // The device filter, too, takes its time to load, and is there before anything of
+                    // the container runs.
+                    cgroup.apply_devices(&plan.resources)?;
                     cgroup.complete(&plan.resources)?;
+                }
+                if let Some(filter) = &plan.seccomp {
+                    container.write("seccomp.bpf", filter_bytes(&filter.filter).as_slice())?;
                 }
                 container.prepare(&record)?;
                 fault::point("create:prepared")
@@ -427,7 +430,7 @@ fn record(
         rootless: c.rootless,
         cgroup_paths,
         namespace_paths: BTreeMap::new(),
-        external_descriptors: launch::external_descriptors(),
+        external_descriptors: Vec::new(),
         intel_rdt_path: String::new(),
         intel_rdt_mon_path: String::new(),
         runz: store::Own {
@@ -463,6 +466,7 @@ fn record(
 fn finish_record(record: &mut Record, pid: i32) -> Result<()> {
     record.init_process_pid = pid;
     record.init_process_start = launch::start_time(pid)?;
+    record.external_descriptors = launch::external_descriptors();
     const FILES: [(&str, &str); 8] = [
         ("NEWCGROUP", "cgroup"),
         ("NEWIPC", "ipc"),

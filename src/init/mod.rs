@@ -128,8 +128,6 @@ impl Common<'_> {
 
     /// First of all, in every child.
     fn begin(&self) -> Result<(), Fail> {
-        // What Rust's runtime ignores is the program's default again.
-        sys::process::default_signal(libc::SIGPIPE).at(Step::Parent)?;
         if let Some(mask) = &self.signal_mask {
             sys::process::set_signal_mask(mask).at(Step::Parent)?;
         }

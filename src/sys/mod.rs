@@ -14,6 +14,8 @@ pub mod net;
 pub mod netlink;
 pub mod process;
 pub mod socket;
+#[cfg(not(test))]
+mod start;
 pub mod tty;
 
 pub use nix::errno::Errno;

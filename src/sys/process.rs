@@ -174,16 +174,6 @@ pub fn setsid() -> Result<()> {
     check_int(unsafe { libc::setsid() }).map(drop)
 }
 
-/// Gives a signal its default action again.
-pub fn default_signal(signal: i32) -> Result<()> {
-    // SAFETY: sigaction is plain data; SIG_DFL runs no code of ours.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = libc::SIG_DFL;
-        check_int(libc::sigaction(signal, &action, std::ptr::null_mut())).map(drop)
-    }
-}
-
 /// Sets the signal mask; the old one.
 pub fn set_signal_mask(mask: &libc::sigset_t) -> Result<libc::sigset_t> {
     // SAFETY: sigset_t is plain data.
