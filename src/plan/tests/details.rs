@@ -158,11 +158,11 @@ fn sysctls() {
     assert_eq!(
         paths,
         [
-            "fs/mqueue/msg_max",
-            "kernel/domainname",
-            "kernel/shm_rmid_forced",
-            "net/ipv4/conf/eth0.1/rp_filter",
-            "net/ipv4/conf/eth0.1/forwarding",
+            "sys/fs/mqueue/msg_max",
+            "sys/kernel/domainname",
+            "sys/kernel/shm_rmid_forced",
+            "sys/net/ipv4/conf/eth0.1/rp_filter",
+            "sys/net/ipv4/conf/eth0.1/forwarding",
         ]
     );
 }
