@@ -169,9 +169,11 @@ fn attributes(tree: BorrowedFd, m: &Mount) -> Result<(), Fail> {
         };
         match mount::set_attr(tree, false, attr) {
             Err(Errno::EPERM) if m.replace != 0 => {
-                // Never locked: symbolic links (fs/namespace.c, can_change_locked_flags).
+                // Never locked: symbolic links (fs/namespace.c, can_change_locked_flags). Access times
+                // are locked as a whole, and only here when an option is about them.
+                let firm = libc::MOUNT_ATTR_NOSYMFOLLOW | libc::MOUNT_ATTR_NODIRATIME;
                 let kept = Attr {
-                    clear: m.clear | m.replace & libc::MOUNT_ATTR_NOSYMFOLLOW,
+                    clear: m.clear | m.replace & firm,
                     ..attr
                 };
                 mount::set_attr(tree, false, kept).map_err(fail(MountStep::LockedFlags))?;

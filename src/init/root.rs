@@ -22,7 +22,11 @@ fn propagate(fd: impl AsFd, recursive: bool, propagation: u64) -> Result<()> {
 pub fn prepare(c: &Context) -> std::result::Result<OwnedFd, Fail> {
     let plan = c.plan;
     if !c.own_mounts {
-        return fs::open(CWD, &plan.rootfs, libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Rootfs);
+        // It stays mounted when the container is gone, as in runc; whoever shares his mount namespace
+        // unmounts it.
+        let tree = mount::clone_tree(CWD, &plan.rootfs, true).at(Step::Rootfs)?;
+        propagate(&tree, true, libc::MS_PRIVATE).at(Step::Propagation)?;
+        return on_itself(c, tree);
     }
     let host = fs::open(CWD, c"/", libc::O_PATH, 0).at(Step::Propagation)?;
     let kind = plan.propagation & !libc::MS_REC;
@@ -31,8 +35,13 @@ pub fn prepare(c: &Context) -> std::result::Result<OwnedFd, Fail> {
         parent_private(c).at(Step::Propagation)?;
     }
     let tree = mount::clone_tree(CWD, &plan.rootfs, true).at(Step::Rootfs)?;
-    let target =
-        fs::open(CWD, &plan.rootfs, libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Rootfs)?;
+    on_itself(c, tree)
+}
+
+/// Mounts the copy of the root file system over it.
+fn on_itself(c: &Context, tree: OwnedFd) -> std::result::Result<OwnedFd, Fail> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let target = fs::open(CWD, &c.plan.rootfs, flags, 0).at(Step::Rootfs)?;
     mount::move_mount(&tree, &target).at(Step::Rootfs)?;
     Ok(tree)
 }
