@@ -60,6 +60,7 @@ fn start() -> u8 {
             return code;
         }
     };
+    let missing = cmd::missing_descriptor(&command);
     let log = match Log::open(&global) {
         Ok(log) => log,
         Err(error) => {
@@ -67,7 +68,11 @@ fn start() -> u8 {
             return 1;
         }
     };
-    match cmd::run(&global, &command, &log, begun) {
+    let done = match missing {
+        Some(error) => Err(error),
+        None => cmd::run(&global, &command, &log, begun),
+    };
+    match done {
         Ok(code) => {
             log.release();
             code

@@ -350,7 +350,7 @@ fn check_rootfs(plan: &Plan) -> Result<()> {
 }
 
 /// LISTEN_FDS, if they are meant for us (sd_listen_fds(3)).
-fn listen_fds() -> u32 {
+pub fn listen_fds() -> u32 {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
     match number("LISTEN_PID") {
         Some(pid) if pid == std::process::id() => number("LISTEN_FDS").unwrap_or(0),

@@ -103,6 +103,9 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
             let path = cli::absolute(&c.cwd, path);
             launch::hand_over("pidfd socket", &path, b"setns", started.pidfd.as_fd())?;
         }
+        if let Some(master) = &console {
+            foreground::resize(master.as_fd());
+        }
         fault::point("exec:settled")?;
         c.trace.begin("execve");
         started.go(&|fail| explain::process(fail, &process))?;

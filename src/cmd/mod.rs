@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result};
 use crate::cli::{Caller, CgroupManager, Command, Global, Root};
 use crate::log::Log;
 use crate::trace::Trace;
-use crate::{cgroup, host, sys};
+use crate::{cgroup, host, launch, sys};
 
 /// What every verb is given.
 pub struct Context<'a> {
@@ -138,6 +138,32 @@ fn name(command: &Command) -> &'static str {
         Command::State(_) => "state",
         Command::Update(_) => "update",
     }
+}
+
+/// Why the descriptors that a program is to be given can't be: one isn't open. To be asked before we
+/// open any, for one of ours could take its number, and would be passed on.
+pub fn missing_descriptor(command: &Command) -> Option<anyhow::Error> {
+    let (listen, preserve, context) = match command {
+        Command::Create(o) => (create::listen_fds(), o.preserve_fds, "runc create failed"),
+        Command::Run(o) => (
+            create::listen_fds(),
+            o.create.preserve_fds,
+            "runc run failed",
+        ),
+        Command::Exec(o) => (0, o.preserve_fds, "exec failed"),
+        _ => return None,
+    };
+    let closed = |n: &u32| {
+        let number = i32::try_from(n.saturating_add(3)).unwrap_or(i32::MAX);
+        sys::fs::inherited(number).err()
+    };
+    let n = (0..listen.saturating_add(preserve)).find(|n| closed(n).is_some())?;
+    let errno = closed(&n)?;
+    let name = match n.checked_sub(listen) {
+        None => format!("LISTEN_FDS: descriptor {n} (of {listen})"),
+        Some(n) => format!("unable to stat preserved-fd {n} (of {preserve})"),
+    };
+    Some(launch::failed(errno, name).context(context))
 }
 
 fn verb(name: &str, id: &str) -> String {

@@ -1,6 +1,7 @@
 //! `run`: create and start in one. In the foreground we are the container's parent: signals and the
 //! terminal pass through, its status becomes ours, and it's deleted when it ends.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::Result;
@@ -64,6 +65,9 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
 /// The program runs, and its poststart hooks have run. The socket on which it will say that it's ready.
 fn begin(c: &Context, made: &mut create::Made) -> Result<Option<notify::Socket>> {
     fault::point("run:made")?;
+    if let Some(master) = &made.console {
+        foreground::resize(master.as_fd());
+    }
     let notify = match &made.record.runz.notify {
         Some(host) => Some(notify::listen(made.container.path(), host)?),
         None => None,

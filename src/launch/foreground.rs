@@ -118,9 +118,6 @@ pub fn wait(
     let _raw = console.as_ref().and_then(|_| Raw::set());
     let stdin = fs::inherited(0).ok().filter(|_| console.is_some());
     let stdout = fs::inherited(1).ok();
-    if let Some(master) = &console {
-        resize(master.as_fd());
-    }
     let mut input = Pipe::new(stdin.is_some());
     let mut output = Pipe::new(console.is_some());
     let mut ended = None;
@@ -204,7 +201,9 @@ fn ready(fd: BorrowedFd, flags: PollFlags) -> bool {
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
 }
 
-fn resize(master: BorrowedFd) {
+/// Gives a container's terminal the size of ours. To be done before its program runs, too, which may
+/// ask at once.
+pub fn resize(master: BorrowedFd) {
     for n in [2, 0, 1] {
         if let Ok(fd) = fs::inherited(n)
             && tty::copy_size(fd, master).is_ok()

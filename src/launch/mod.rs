@@ -23,7 +23,7 @@ use crate::cgroup::Cgroup;
 use crate::init::{self, hooks, message};
 use crate::plan::{Hook, Plan, Process, Strings};
 use crate::sys::process::{self, Clone, Exit};
-use crate::sys::{self, Errno, fs, socket};
+use crate::sys::{self, Errno, cred, fs, socket};
 use crate::trace::Trace;
 use crate::{fault, host, seccomp};
 use message::{COMMITTED, Fail, GO, HOOKS_DONE, MAPPED, Message};
@@ -466,7 +466,12 @@ impl Started {
         // From outside, with the caller's privileges: raising a hard limit works in a user namespace
         // too.
         for limit in p.map_or(&[][..], |p| &p.rlimits) {
-            process::set_rlimit(self.pid, limit.resource, limit.soft, limit.hard).map_err(|e| {
+            let set = || process::set_rlimit(self.pid, limit.resource, limit.soft, limit.hard);
+            let set = match set() {
+                Err(Errno::EPERM) => self.as_its_user(set),
+                other => other,
+            };
+            set.map_err(|e| {
                 failed(
                     e,
                     format_args!("process.rlimits[{}]: setrlimit", limit.index),
@@ -474,6 +479,24 @@ impl Started {
             })?;
         }
         Ok(())
+    }
+
+    /// Without CAP_SYS_RESOURCE one may only set the limits of who has one's own real ids (prlimit(2)).
+    fn as_its_user(&self, set: impl Fn() -> Result<(), Errno>) -> Result<(), Errno> {
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", self.pid)) else {
+            return Err(Errno::EPERM);
+        };
+        let real = |name: &str| {
+            let line = status.lines().find_map(|l| l.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse().ok()
+        };
+        let (Some(uid), Some(gid)) = (real("Uid:"), real("Gid:")) else {
+            return Err(Errno::EPERM);
+        };
+        let (own_uid, own_gid) = cred::real_ids();
+        let done = cred::set_real_ids(uid, gid).and_then(|()| set());
+        cred::set_real_ids(own_uid, own_gid)?;
+        done
     }
 
     /// Sends a listener to the profile's agent (runtime-spec, "Container Process State").

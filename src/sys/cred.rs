@@ -213,6 +213,21 @@ pub fn setdomainname(name: &CStr) -> Result<()> {
     check_int(unsafe { libc::setdomainname(name.as_ptr(), name.count_bytes()) }).map(drop)
 }
 
+/// The caller's real uid and gid.
+pub fn real_ids() -> (u32, u32) {
+    // SAFETY: no memory is involved; the calls cannot fail.
+    unsafe { (libc::getuid(), libc::getgid()) }
+}
+
+/// setresuid(2) and setresgid(2) of the real ids only: what the caller may do stays.
+pub fn set_real_ids(uid: u32, gid: u32) -> Result<()> {
+    let same = u32::MAX;
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, same, same) })?;
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, same, same) }).map(drop)
+}
+
 /// The caller's effective uid and gid.
 pub fn effective_ids() -> (u32, u32) {
     // SAFETY: no memory is involved; the calls cannot fail.

@@ -8,6 +8,7 @@
 //! A test is a function that takes the way in which containers are to be made, and is listed in its
 //! module's `TESTS`. Every test can run in every way; its name begins with the way's.
 
+mod channels;
 mod errors;
 #[cfg(feature = "fault")]
 mod faults;
@@ -20,6 +21,7 @@ mod trace;
 use harness::runner::{self, Tests};
 
 const MODULES: &[(&str, Tests)] = &[
+    ("channels", channels::TESTS),
     ("errors", errors::TESTS),
     #[cfg(feature = "fault")]
     ("faults", faults::TESTS),

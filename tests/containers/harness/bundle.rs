@@ -8,8 +8,6 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::call::{Call, Output};
@@ -257,16 +255,9 @@ impl Bundle {
                 .collect()
         };
         for id in names(&self.root) {
-            let state = fs::read(self.root.join(&id).join("state.json")).unwrap_or_default();
-            let pid = serde_json::from_slice::<Value>(&state).ok();
-            let pid = pid.and_then(|s| s["init_process_pid"].as_i64());
             let deleted = self.call("delete").args(["--force", &id]).run();
             if deleted.code != 0 {
                 left.push(format!("delete --force: {}", deleted.stderr));
-            }
-            if let Some(pid) = pid.filter(|pid| *pid > 1) {
-                // We are its subreaper.
-                let _ = waitpid(Pid::from_raw(pid as i32), Some(WaitPidFlag::WNOHANG));
             }
         }
         for id in names(&self.root) {

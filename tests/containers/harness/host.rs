@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
 /// Set in the environment of the process that is in the mount namespace.
 const INSIDE: &str = "RUNZ_TESTS_INSIDE";
 
@@ -101,4 +104,30 @@ pub fn is_runc() -> bool {
     runtime()
         .file_name()
         .is_some_and(|n| n.to_string_lossy().starts_with("runc"))
+}
+
+/// Reaps containers' processes that became our children, as a shim does: a pid namespace ends only
+/// when every process in it is reaped. Those that tests have spawned stay theirs.
+pub fn reap() {
+    // The unified hierarchy's: the others forget where the dead were (proc_cgroup_show).
+    let place = |pid: &str| -> Option<String> {
+        let all = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        all.lines()
+            .find(|l| l.starts_with("0::"))
+            .map(str::to_owned)
+    };
+    let own = place("self");
+    let threads = std::fs::read_dir("/proc/self/task");
+    for thread in threads.into_iter().flatten().flatten() {
+        let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        for pid in children.split_whitespace() {
+            let cgroup = place(pid);
+            if let Ok(number) = pid.parse()
+                && cgroup.is_some()
+                && cgroup != own
+            {
+                let _ = waitpid(Pid::from_raw(number), Some(WaitPidFlag::WNOHANG));
+            }
+        }
+    }
 }

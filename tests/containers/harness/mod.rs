@@ -4,6 +4,7 @@ pub mod bundle;
 pub mod call;
 pub mod host;
 pub mod runner;
+pub mod socket;
 
 pub use bundle::{Bundle, Way};
 pub use call::{Call, Output, Running};
@@ -18,6 +19,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
+        host::reap();
         if let Some(answer) = ask() {
             return answer;
         }
