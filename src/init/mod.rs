@@ -21,7 +21,7 @@ mod root;
 pub use mounts::bind;
 
 use std::cell::Cell;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::plan::{Plan, Process};
@@ -58,6 +58,8 @@ pub struct Context<'a> {
     /// Mounts that become read-only at the end, and procfs and sysfs, in which paths are hidden;
     /// filled by `mounts`; as many as `plan.mounts`.
     pub late: &'a [Cell<Option<OwnedFd>>],
+    /// Mounts of the host to be unmounted before its root is covered (see `launch::bare`).
+    pub bare: &'a [CString],
     /// Whether there is a mount namespace that isn't the host's.
     pub own_mounts: bool,
     /// Namespaces that are to be made after a user namespace was joined, because it shall own them.

@@ -68,6 +68,10 @@ pub fn pivot(c: &Context, root: BorrowedFd) -> std::result::Result<(), Fail> {
         return fs::chroot(c".").at(Step::Pivot);
     }
     if plan.no_pivot {
+        for point in c.bare {
+            unmount(point).at(Step::Pivot)?;
+        }
+        fs::fchdir(root).at(Step::Pivot)?;
         let host = fs::open(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Pivot)?;
         mount::move_mount(root, &host).at(Step::Pivot)?;
         fs::chroot(c".").at(Step::Pivot)?;
@@ -90,6 +94,25 @@ pub fn pivot(c: &Context, root: BorrowedFd) -> std::result::Result<(), Fail> {
             .at(Step::RootfsPropagation)?;
     }
     Ok(())
+}
+
+/// Unmounts what the host has there, or covers it where that isn't ours to do (a user namespace).
+fn unmount(point: &CStr) -> Result<()> {
+    let there = match fs::open(CWD, point, libc::O_PATH, 0) {
+        Err(Errno::ENOENT) => return Ok(()),
+        other => other?,
+    };
+    // The host must keep its own.
+    match propagate(&there, true, libc::MS_SLAVE) {
+        Ok(()) | Err(Errno::EINVAL) => {}
+        Err(errno) => return Err(errno),
+    }
+    match mount::detach(point) {
+        Err(Errno::EINVAL | Errno::EPERM) => {
+            mount::mount(Some(c"tmpfs"), point, Some(c"tmpfs"), 0, None)
+        }
+        other => other,
+    }
 }
 
 /// `root.readonly`.

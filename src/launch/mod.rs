@@ -4,6 +4,7 @@
 //! commits the Record and lets it go on. See `init::message` for what passes between the two. Whatever
 //! fails, what was made is taken back: the child is killed, nothing is left behind.
 
+mod bare;
 pub mod exe;
 pub mod explain;
 pub mod foreground;
@@ -85,6 +86,7 @@ pub fn container(request: Request) -> Result<Started> {
         idmap::same_maps(plan, &join)?;
     }
     let id_maps = idmap::of_mounts(plan)?;
+    let bare = bare::mounts(plan)?;
     let late: Vec<Cell<Option<OwnedFd>>> = plan.mounts.iter().map(|_| Cell::new(None)).collect();
     let fifo = match request.fifo {
         Some(path) => Some(open_fifo(path, plan)?),
@@ -140,6 +142,7 @@ pub fn container(request: Request) -> Result<Started> {
             join: &join,
             id_maps: &id_maps,
             late: &late,
+            bare: &bare,
             own_mounts: plan.namespaces.has(libc::CLONE_NEWNS as u64),
             after_join,
             cgroup_source: &cgroup_source,
