@@ -13,7 +13,7 @@ use oci_spec::runtime::{Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::plan;
+use crate::{cgroup, plan};
 
 /// A bundle whose config.json was read.
 pub struct Bundle {
@@ -56,6 +56,7 @@ pub fn load(dir: &Path) -> Result<Bundle> {
 pub fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
     let (mut spec, warnings) = typed::<Spec>(text, "").context(CONFIG)?;
     pids_without_limit(&mut spec, text);
+    hugepages_without_size(&mut spec, text);
     version(spec.version()).context(CONFIG)?;
     Ok((spec, warnings))
 }
@@ -277,6 +278,31 @@ fn pids_without_limit(spec: &mut Spec, text: &[u8]) {
     }
 }
 
+/// Where Go reads names in any case, `pagesize` for example, oci-spec leaves out what it doesn't know. A
+/// page size that is missing gets the second look.
+fn hugepages_without_size(spec: &mut Spec, text: &[u8]) {
+    let Some(resources) = spec
+        .linux_mut()
+        .as_mut()
+        .and_then(|l| l.resources_mut().as_mut())
+    else {
+        return;
+    };
+    let limits = resources.hugepage_limits().as_deref().unwrap_or_default();
+    if limits.iter().all(|limit| !limit.page_size().is_empty()) {
+        return;
+    }
+    let read = || {
+        let mut written: Value = serde_json::from_slice(text).ok()?;
+        let written = written.pointer_mut("/linux/resources")?;
+        cgroup::update::normalize(written);
+        serde_json::from_value(written.get("hugepageLimits")?.clone()).ok()
+    };
+    if let Some(limits) = read() {
+        resources.set_hugepage_limits(Some(limits));
+    }
+}
+
 fn affinity(config: &mut Value, _: &mut Vec<String>) {
     if let Some(Value::Object(affinity)) = config.pointer_mut("/process/execCPUAffinity") {
         for half in ["initial", "final"] {
@@ -296,6 +322,18 @@ fn affinity(config: &mut Value, _: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn page_sizes_may_be_written_in_lower_case() {
+        let mut config = minimal();
+        config["linux"] = json!({"resources": {
+            "hugepageLimits": [{"pagesize": "2MB", "limit": 4096}]
+        }});
+        let (spec, _) = parse(config.to_string().as_bytes()).unwrap();
+        let resources = spec.linux().as_ref().unwrap().resources().as_ref();
+        let limits = resources.unwrap().hugepage_limits().as_ref().unwrap();
+        assert_eq!(limits[0].page_size(), "2MB");
+    }
 
     fn minimal() -> Value {
         json!({
