@@ -211,6 +211,10 @@ fn build(
             record.set_rdt(groups);
         }
         fault::point("create:applied")?;
+        if let Some(cgroup) = &cgroup {
+            c.log
+                .debug(format_args!("cgroup {:?} is made and limited", cgroup.path));
+        }
         let fifo = (kind == Kind::Create).then(|| container.fifo());
         let started = launch::container(launch::Request {
             plan,
@@ -241,6 +245,10 @@ fn build(
             },
             trace: &c.trace,
         })?;
+        c.log.debug(format_args!(
+            "process {} is the container's init",
+            started.pid
+        ));
         match settle(c, options, kind, container, started) {
             Ok(done) => Ok(done),
             Err(error) => Err(error),

@@ -86,6 +86,8 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
         trace: &c.trace,
     };
     let mut started = enter(request, options, &record)?;
+    c.log
+        .debug(format_args!("process {} is in the container", started.pid));
     c.trace.begin("settle");
     let settled = (|| {
         rdt::add(&record, started.pid)?;
