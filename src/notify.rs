@@ -1,6 +1,7 @@
 //! NOTIFY_SOCKET (sd_notify(3)): the container reports to a socket in its state directory, bound at
 //! /run/notify; we forward that it's ready to the caller's socket, in our own name.
 
+use std::cell::{Cell, OnceCell};
 use std::fs::Permissions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -17,6 +18,10 @@ use crate::sys::{fs, process, socket};
 pub struct Socket {
     fd: OwnedFd,
     host: PathBuf,
+    /// It has said that it's ready.
+    said: Cell<bool>,
+    /// Our end of the barrier.
+    barrier: OnceCell<OwnedFd>,
 }
 
 /// How long systemd may take to let go of the BARRIER descriptor.
@@ -25,6 +30,8 @@ const BARRIER_WAIT: Duration = Duration::from_secs(30);
 /// Makes the socket in the state directory.
 pub fn listen(state_directory: &Path, host: &Path) -> Result<Socket> {
     let path = state_directory.join("notify/notify.sock");
+    // Of a `start` that was killed before it let the container go.
+    let _ = std::fs::remove_file(&path);
     let fd = socket::bind_datagram(&path)
         .map_err(|e| failed(e, format_args!("bind notify socket {path:?}")))?;
     // The container's user may be anybody.
@@ -33,6 +40,8 @@ pub fn listen(state_directory: &Path, host: &Path) -> Result<Socket> {
     Ok(Socket {
         fd,
         host: host.to_owned(),
+        said: Cell::new(false),
+        barrier: OnceCell::new(),
     })
 }
 
@@ -42,30 +51,41 @@ impl Socket {
         self.fd.as_fd()
     }
 
-    /// Takes one report; if it says READY=, tells the caller's socket, and which pid is the main one.
-    /// Whether it did.
+    /// Takes one report. The first that says READY= is told to the caller's socket, and that `pid` is
+    /// the main process; all others are taken only so that nobody waits for room to send. Whether the
+    /// container has said that it's ready.
     pub fn pass(&self, pid: i32) -> Result<bool> {
         let mut data = [0; 4096];
-        let (n, _) =
-            socket::receive(&self.fd, &mut data).map_err(|e| failed(e, "read notify socket"))?;
+        // By read(2): descriptors that come with it are closed by the kernel.
+        let n = fs::read(&self.fd, &mut data).map_err(|e| failed(e, "read notify socket"))?;
         let ready = data[..n]
             .split(|b| *b == b'\n')
             .find(|line| line.starts_with(b"READY="));
-        let Some(ready) = ready else {
-            return Ok(false);
+        let (Some(ready), false) = (ready, self.said.get()) else {
+            return Ok(self.said.get());
         };
+        self.said.set(true);
         let describe = |e| failed(e, format_args!("NOTIFY_SOCKET {:?}", self.host));
         let host = socket::connect_datagram(&self.host).map_err(describe)?;
         let mut message = ready.to_vec();
         message.push(b'\n');
         socket::send(&host, &message, None).map_err(describe)?;
         socket::send(&host, format!("MAINPID={pid}").as_bytes(), None).map_err(describe)?;
-        // We may end now only when all of that was taken in (sd_notify_barrier(3)).
         let (read, write) = fs::pipe().map_err(describe)?;
         socket::send(&host, b"BARRIER=1", Some(write.as_fd())).map_err(describe)?;
-        drop(write);
-        process::wait_gone(read.as_fd(), BARRIER_WAIT).map_err(describe)?;
+        let _ = self.barrier.set(read);
         Ok(true)
+    }
+
+    /// We may end only when all that was told was taken in (sd_notify_barrier(3)), lest the manager
+    /// no longer knows who we were. One that knows no barriers isn't waited for longer than 30 s.
+    pub fn settle(&self) -> Result<()> {
+        let Some(barrier) = self.barrier.get() else {
+            return Ok(());
+        };
+        process::wait_gone(barrier.as_fd(), BARRIER_WAIT)
+            .map(drop)
+            .map_err(|e| failed(e, format_args!("NOTIFY_SOCKET {:?}", self.host)))
     }
 
     /// Waits until the container says that it's ready, or ends.
@@ -85,7 +105,7 @@ impl Socket {
             let said = fds[0].any() == Some(true);
             let ended = fds[1].any() == Some(true);
             if said && self.pass(pid)? {
-                return Ok(());
+                return self.settle();
             }
             if ended && !said {
                 return Ok(());

@@ -44,20 +44,27 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
     let Some(signals) = signals else {
         if let Some(notify) = notify {
             c.trace.begin("notify");
-            notify.forward(made.started.pid)?;
+            // The container runs, whatever its manager says.
+            if let Err(error) = notify.forward(made.started.pid) {
+                c.log.warn(log::sentence(&error));
+            }
         }
         return Ok(0);
     };
     c.trace.begin("wait");
+    let warn = |error: anyhow::Error| c.log.warn(log::sentence(&error));
     let exit = foreground::wait(
         &made.started,
         made.console.take(),
         &signals,
-        notify.as_ref(),
+        notify.as_ref().map(|n| (n, &warn as _)),
     );
     fault::point("run:ended")?;
     if !options.keep {
         delete::destroy(c, &made.container, &made.record)?;
+    }
+    if let Some(notify) = &notify {
+        notify.settle()?;
     }
     Ok(exit?.status() as u8)
 }

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -26,8 +26,13 @@ pub fn start(c: &Context, options: &cli::Start) -> Result<u8> {
     if !record.runz.process {
         bail!("process property must not be empty: the config has no process to start");
     }
+    // Whoever starts it may wait for it on another socket than whoever made it.
+    let own = std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty());
     let notify = match &record.runz.notify {
-        Some(host) => Some(notify::listen(container.path(), host)?),
+        Some(host) => {
+            let host = own.map_or(host.clone(), PathBuf::from);
+            Some(notify::listen(container.path(), &host)?)
+        }
         None => None,
     };
     fault::point("start:found")?;

@@ -1,9 +1,9 @@
 //! In the foreground: signals and the terminal pass through to the container, until it ends.
 
-use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Result;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{self, OutputFlags, SetArg, Termios};
 
@@ -36,14 +36,9 @@ struct Raw {
 }
 
 impl Raw {
-    /// The terminal is found by the standard streams, or it's the controlling one. `None`: there is
-    /// none, so nothing to set.
+    /// `None`: there is no terminal, so nothing to set.
     fn set() -> Option<Raw> {
-        let streams = [2, 0, 1].into_iter().filter_map(|n| fs::inherited(n).ok());
-        let terminal = streams
-            .filter(|fd| termios::tcgetattr(fd).is_ok())
-            .find_map(|fd| fd.try_clone_to_owned().ok())
-            .or_else(|| fs::open(fs::CWD, c"/dev/tty", libc::O_RDWR | libc::O_NOCTTY, 0).ok())?;
+        let terminal = terminal()?;
         let before = termios::tcgetattr(&terminal).ok()?;
         let mut raw = before.clone();
         termios::cfmakeraw(&mut raw);
@@ -54,6 +49,15 @@ impl Raw {
     }
 }
 
+/// Our terminal: what one of the standard streams is, or the controlling one.
+fn terminal() -> Option<OwnedFd> {
+    let streams = [2, 0, 1].into_iter().filter_map(|n| fs::inherited(n).ok());
+    streams
+        .filter(|fd| termios::tcgetattr(fd).is_ok())
+        .find_map(|fd| fd.try_clone_to_owned().ok())
+        .or_else(|| fs::open(fs::CWD, c"/dev/tty", libc::O_RDWR | libc::O_NOCTTY, 0).ok())
+}
+
 impl Drop for Raw {
     fn drop(&mut self) {
         let _ = termios::tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before);
@@ -62,11 +66,21 @@ impl Drop for Raw {
 
 /// Takes over the master of a container's terminal. As in runc it doesn't turn the container's line
 /// feeds into CR LF: our own terminal does, if that's what we write to, and a file shall have none.
+/// Writing to it doesn't wait: the container may itself be waiting for us to read.
 pub fn take(master: &OwnedFd) -> Result<()> {
     let mut settings = termios::tcgetattr(master).map_err(|e| failed(e, "tcgetattr"))?;
     settings.output_flags.remove(OutputFlags::ONLCR);
-    termios::tcsetattr(master, SetArg::TCSANOW, &settings).map_err(|e| failed(e, "tcsetattr"))
+    termios::tcsetattr(master, SetArg::TCSANOW, &settings).map_err(|e| failed(e, "tcsetattr"))?;
+    fcntl(master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+        .map(drop)
+        .map_err(|e| failed(e, "set O_NONBLOCK"))
 }
+
+/// A write that was polled for doesn't wait if it's not larger than this (pipe(7), PIPE_BUF).
+const CHUNK: usize = 4096;
+/// More than a terminal holds (8 KiB in each direction, and N_TTY_BUF_SIZE): what was written before
+/// a process ended is within that.
+const HELD: usize = 64 << 10;
 
 /// Data on its way from one descriptor to another that may be slower.
 struct Pipe {
@@ -99,21 +113,27 @@ impl Pipe {
         }
     }
 
-    fn drain(&mut self, to: BorrowedFd) {
-        match fs::write(to, &self.data[self.done..self.filled]) {
+    /// Whether there is still somebody who takes it.
+    fn drain(&mut self, to: BorrowedFd) -> bool {
+        let end = self.filled.min(self.done + CHUNK);
+        match fs::write(to, &self.data[self.done..end]) {
             Ok(n) => self.done += n,
             Err(Errno::EAGAIN) => {}
-            Err(_) => (self.done, self.filled) = (0, 0),
+            Err(_) => return false,
         }
+        true
     }
 }
+
+/// The container's notify socket, and what becomes of an error: none of the container's business.
+pub type Notify<'a> = (&'a notify::Socket, &'a dyn Fn(anyhow::Error));
 
 /// Waits for the container's init, or a process in a container, and passes on what comes meanwhile.
 pub fn wait(
     started: &Started,
-    console: Option<OwnedFd>,
+    mut console: Option<OwnedFd>,
     signals: &Signals,
-    notify: Option<&notify::Socket>,
+    notify: Option<Notify>,
 ) -> Result<Exit> {
     let _raw = console.as_ref().and_then(|_| Raw::set());
     let stdin = fs::inherited(0).ok().filter(|_| console.is_some());
@@ -121,26 +141,28 @@ pub fn wait(
     let mut input = Pipe::new(stdin.is_some());
     let mut output = Pipe::new(console.is_some());
     let mut ended = None;
+    let mut held = HELD;
     loop {
         // After its end, what it wrote is still in the terminal.
         if let Some(exit) = ended
-            && (!output.open || console.is_none())
+            && !output.open
+            && output.empty()
         {
-            let _ = std::io::stdout().flush();
             return Ok(exit);
         }
         let mut fds = vec![PollFd::new(signals.fd.as_fd(), PollFlags::POLLIN)];
         if ended.is_none() {
             fds.push(PollFd::new(started.pidfd.as_fd(), PollFlags::POLLIN));
         }
-        if let Some(notify) = notify {
+        if let Some((notify, _)) = notify.filter(|_| ended.is_none()) {
             fds.push(PollFd::new(notify.fd(), PollFlags::POLLIN));
         }
         if let Some(master) = &console {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::POLLIN, output.open && output.empty());
-            flags.set(PollFlags::POLLOUT, !input.empty());
-            if output.open {
+            flags.set(PollFlags::POLLOUT, !input.empty() && output.open);
+            // Without any it would still tell of a hangup, again and again.
+            if !flags.is_empty() {
                 fds.push(PollFd::new(master.as_fd(), flags));
             }
             if let Some(stdin) = stdin.filter(|_| input.open && input.empty()) {
@@ -150,7 +172,7 @@ pub fn wait(
                 fds.push(PollFd::new(stdout, PollFlags::POLLOUT));
             }
         }
-        // Once init is gone, a slave that somebody else holds open must not keep us.
+        // Somebody else may hold the slave open. That must not keep us, be it silent or not.
         let timeout = match ended {
             Some(_) if output.empty() => PollTimeout::from(100u8),
             _ => PollTimeout::NONE,
@@ -164,24 +186,44 @@ pub fn wait(
             Err(errno) => return Err(failed(errno, "poll")),
         }
         drop(fds);
-        pass_signals(started, console.as_ref(), signals)?;
+        let resized = pass_signals(started, signals)?;
         if ended.is_none() && ready(started.pidfd.as_fd(), PollFlags::POLLIN) {
             ended = Some(process::wait(&started.pidfd).map_err(|e| failed(e, "wait"))?);
+            // Nobody is left to read it.
+            input = Pipe::new(false);
         }
-        if let Some(notify) = notify.filter(|n| ready(n.fd(), PollFlags::POLLIN)) {
-            notify.pass(started.pid)?;
+        // We are the main process, for we stay.
+        if let Some((notify, warn)) = notify
+            && ready(notify.fd(), PollFlags::POLLIN)
+            && let Err(error) = notify.pass(process::own_pid())
+        {
+            warn(error);
         }
         let Some(master) = &console else { continue };
+        if resized {
+            resize(master.as_fd());
+        }
         if output.open
             && output.empty()
             && ready(master.as_fd(), PollFlags::POLLIN | PollFlags::POLLHUP)
         {
             output.fill(master.as_fd());
+            if ended.is_some() {
+                held = held.saturating_sub(output.filled - output.done);
+                output.open &= held > 0;
+            }
         }
-        if !output.empty()
-            && let Some(stdout) = stdout
-        {
-            output.drain(stdout);
+        match stdout {
+            Some(stdout) if !output.empty() && ready(stdout, PollFlags::POLLOUT) => {
+                if !output.drain(stdout) {
+                    // Nobody listens any more: hang up, as in runc; `yes` would never end.
+                    (input, output) = (Pipe::new(false), Pipe::new(false));
+                    console = None;
+                    continue;
+                }
+            }
+            Some(_) => {}
+            None => output.done = output.filled,
         }
         if let Some(stdin) = stdin
             && input.open
@@ -191,7 +233,10 @@ pub fn wait(
             input.fill(stdin);
         }
         if !input.empty() && ready(master.as_fd(), PollFlags::POLLOUT) {
-            input.drain(master.as_fd());
+            let taken = input.drain(master.as_fd());
+            if !taken {
+                input = Pipe::new(false);
+            }
         }
     }
 }
@@ -201,38 +246,32 @@ fn ready(fd: BorrowedFd, flags: PollFlags) -> bool {
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
 }
 
-/// Gives a container's terminal the size of ours. To be done before its program runs, too, which may
-/// ask at once.
+/// Gives a container's terminal the size of ours, if we have one. To be done before its program runs,
+/// too, which may ask at once.
 pub fn resize(master: BorrowedFd) {
-    for n in [2, 0, 1] {
-        if let Ok(fd) = fs::inherited(n)
-            && tty::copy_size(fd, master).is_ok()
-        {
-            return;
-        }
+    if let Some(terminal) = terminal() {
+        let _ = tty::copy_size(terminal, master);
     }
 }
 
-/// Every signal goes on to the container, but for those that are about us.
-fn pass_signals(started: &Started, console: Option<&OwnedFd>, signals: &Signals) -> Result<()> {
+/// Every signal goes on to the container, but for those that are about us. Whether our terminal has
+/// another size.
+fn pass_signals(started: &Started, signals: &Signals) -> Result<bool> {
+    let mut resized = false;
     while let Some(signal) =
         process::next_signal(&signals.fd).map_err(|e| failed(e, "read a signal"))?
     {
         match signal {
             // As subreaper we are given the container's orphans.
             libc::SIGCHLD => reap_others(started),
-            libc::SIGWINCH => {
-                if let Some(master) = console {
-                    resize(master.as_fd());
-                }
-            }
+            libc::SIGWINCH => resized = true,
             libc::SIGURG => {}
             signal => {
                 let _ = process::pidfd_send_signal(&started.pidfd, signal);
             }
         }
     }
-    Ok(())
+    Ok(resized)
 }
 
 fn reap_others(started: &Started) {

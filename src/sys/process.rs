@@ -200,13 +200,21 @@ pub fn signalfd(mask: &libc::sigset_t) -> Result<OwnedFd> {
     check_fd(unsafe { libc::signalfd(-1, mask, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) }.into())
 }
 
-/// The next signal of a signalfd; `None` when there is none.
+/// The next signal of a signalfd; `None` when there is none. Those of our own making, as SIGPIPE by
+/// write(2), are passed over.
 pub fn next_signal(fd: impl AsFd) -> Result<Option<i32>> {
     let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
-    match super::fs::read(fd, &mut info) {
+    let word = |info: &[u8], at: usize| {
+        i32::from_ne_bytes([info[at], info[at + 1], info[at + 2], info[at + 3]])
+    };
+    let sender = std::mem::offset_of!(libc::signalfd_siginfo, ssi_pid);
+    match super::fs::read(&fd, &mut info) {
         Ok(n) if n == info.len() => {
-            let number = [info[0], info[1], info[2], info[3]];
-            Ok(Some(i32::from_ne_bytes(number)))
+            let number = word(&info, 0);
+            if number == libc::SIGPIPE && word(&info, sender) == own_pid() {
+                return next_signal(fd);
+            }
+            Ok(Some(number))
         }
         Ok(_) | Err(Errno::EAGAIN) => Ok(None),
         Err(errno) => Err(errno),

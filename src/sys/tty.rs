@@ -57,7 +57,7 @@ pub fn set_size(terminal: impl AsFd, rows: u16, columns: u16) -> Result<()> {
     .map(drop)
 }
 
-/// Copies the size of one terminal to another.
+/// Copies the size of one terminal to another, unless it's nothing: nobody has set it then.
 pub fn copy_size(from: impl AsFd, to: impl AsFd) -> Result<()> {
     // SAFETY: winsize is plain data, filled by the first call.
     unsafe {
@@ -68,6 +68,9 @@ pub fn copy_size(from: impl AsFd, to: impl AsFd) -> Result<()> {
             libc::TIOCGWINSZ,
             size,
         ))?;
+        if ((*size).ws_row, (*size).ws_col) == (0, 0) {
+            return Ok(());
+        }
         check_int(libc::ioctl(to.as_fd().as_raw_fd(), libc::TIOCSWINSZ, size)).map(drop)
     }
 }
