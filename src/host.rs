@@ -31,10 +31,9 @@ pub struct Host {
 const WHOLE: [&str; 3] = ["0", "0", "4294967295"];
 
 impl Host {
-    /// Looks. `labels`: whether a config names an LSM's label, so that the LSMs matter.
-    pub fn look(labels: bool) -> Host {
+    /// Looks. `in_user_namespace` is known already; `labels`: whether a config names an LSM's label, so that the LSMs matter.
+    pub fn look(in_user_namespace: bool, labels: bool) -> Host {
         let (euid, egid) = cred::effective_ids();
-        let in_user_namespace = in_user_namespace();
         let denied =
             || fs::read_to_string("/proc/self/setgroups").is_ok_and(|t| t.trim() == "deny");
         Host {

@@ -9,9 +9,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Context;
 use crate::cgroup::Cgroup;
-use crate::launch::{self, Started, foreground};
+use crate::launch::{self, Started, failed, foreground};
 use crate::plan::{self, MountKind, Options, Plan};
 use crate::store::{self, Container, Record};
+use crate::sys::{Errno, fs};
 use crate::{bundle, cgroup, cli, fault, hooks, host, log, rdt};
 
 /// `create`.
@@ -81,7 +82,7 @@ pub fn make(
             .process()
             .as_ref()
             .is_some_and(|p| p.apparmor_profile().is_some() || p.selinux_label().is_some());
-    let host = host::Host::look(labels);
+    let host = host::Host::look(c.in_user_namespace, labels);
     let state_directory = c.root.path.join(&options.id);
     let plan_options = Options {
         id: options.id.clone(),
@@ -340,21 +341,20 @@ fn check_terminal(terminal: bool, kind: Kind, socket: bool) -> Result<()> {
 
 /// What the plan couldn't look at.
 fn check_rootfs(plan: &Plan) -> Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    let path = Path::new(std::ffi::OsStr::from_bytes(plan.rootfs.as_bytes()));
-    let metadata = std::fs::metadata(path).map_err(|e| {
-        anyhow::Error::new(e).context(format!("root.path: invalid rootfs: {path:?}"))
-    })?;
-    if !metadata.is_dir() {
-        bail!("root.path: invalid rootfs: {path:?} is not a directory");
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let found = fs::openat2(fs::CWD, &plan.rootfs, flags, 0, libc::RESOLVE_NO_SYMLINKS);
+    let path = plan.rootfs.to_string_lossy();
+    match found {
+        Ok(_) => Ok(()),
+        Err(Errno::ELOOP) => {
+            bail!("root.path: invalid rootfs: {path:?} is not an absolute path, or a symlink")
+        }
+        Err(Errno::ENOTDIR) => bail!("root.path: invalid rootfs: {path:?} is not a directory"),
+        Err(errno) => Err(failed(
+            errno,
+            format_args!("root.path: invalid rootfs: {path:?}"),
+        )),
     }
-    let real = std::fs::canonicalize(path)
-        .with_context(|| format!("root.path: invalid rootfs: {path:?}"))?;
-    ensure!(
-        real == path,
-        "root.path: invalid rootfs: {path:?} is not an absolute path, or a symlink"
-    );
-    Ok(())
 }
 
 /// LISTEN_FDS, if they are meant for us (sd_listen_fds(3)).

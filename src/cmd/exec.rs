@@ -38,7 +38,7 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
     );
     c.trace.begin("plan");
     let labels = process.apparmor_profile().is_some() || process.selinux_label().is_some();
-    let host = host::Host::look(labels);
+    let host = host::Host::look(c.in_user_namespace, labels);
     let maps = IdMaps {
         uid: record.runz.uid_map.clone(),
         gid: record.runz.gid_map.clone(),

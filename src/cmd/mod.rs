@@ -33,6 +33,8 @@ pub struct Context<'a> {
     pub root: Root,
     /// Errors of cgroup permissions are forgiven.
     pub rootless: bool,
+    /// The caller is in a user namespace that isn't the initial one.
+    pub in_user_namespace: bool,
     /// Who makes the cgroups.
     pub driver: cgroup::Driver,
     /// Where messages go.
@@ -190,6 +192,7 @@ fn context<'a>(global: &'a Global, log: &'a Log, trace: &'a Trace) -> Result<Con
     Ok(Context {
         global,
         root: global.root(&caller)?,
+        in_user_namespace: caller.in_userns,
         rootless: global.rootless_cgroups(&caller, || None),
         driver: match global.cgroups() {
             CgroupManager::Cgroupfs => cgroup::Driver::Fs,

@@ -30,13 +30,23 @@ use crate::sys::process::Clone;
 use crate::sys::{self, Errno, cred, fs, mem, net, socket};
 use message::{At, COMMITTED, Fail, GO, HOOKS_DONE, MAPPED, Message, Step};
 
+/// The runtime's own executable, protected (see `launch::exe`).
+pub struct Exe<'a> {
+    /// Where it's mapped.
+    pub image: &'a mem::Image,
+    /// The file to map instead.
+    pub file: BorrowedFd<'a>,
+    /// The read-only mount that it was opened through, and the directory that this is a copy of.
+    pub mount: Option<(BorrowedFd<'a>, &'a CStr)>,
+}
+
 /// What both kinds of children have.
 pub struct Common<'a> {
     /// Our end of the channel to the parent.
     pub channel: BorrowedFd<'a>,
     /// The executable through a read-only mount, and where it's mapped; `None`: it needs no
     /// protection (see `launch::exe`).
-    pub exe: Option<(&'a mem::Image, BorrowedFd<'a>)>,
+    pub exe: Option<Exe<'a>>,
     /// The signal mask that the caller had.
     pub signal_mask: Option<libc::sigset_t>,
     /// Where `--trace` keeps the time of each step.
@@ -133,9 +143,9 @@ impl Common<'_> {
         if let Some(mask) = &self.signal_mask {
             sys::process::set_signal_mask(mask).at(Step::Parent)?;
         }
-        if let Some((image, exe)) = self.exe {
+        if let Some(exe) = &self.exe {
             self.trace(Step::Seal, 0);
-            mem::run_from(image, exe).at(Step::Seal)?;
+            mem::run_from(exe.image, exe.file).at(Step::Seal)?;
         }
         // clone3 put us into the cgroup, where the caller's mask may mean other CPUs or none at all;
         // runc resets it, too. Where that's refused the mask stays.

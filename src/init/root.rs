@@ -67,6 +67,14 @@ pub fn pivot(c: &Context, root: BorrowedFd) -> std::result::Result<(), Fail> {
     if !c.own_mounts {
         return fs::chroot(c".").at(Step::Pivot);
     }
+    // The mount of the executable joins the old root, and leaves with it: closed on its own, it would
+    // be a second wait for an RCU grace period. Where it can't, that is all that is lost.
+    if let Some((exe, directory)) = c.common.exe.as_ref().and_then(|exe| exe.mount)
+        && plan.propagation & libc::MS_SHARED == 0
+        && let Ok(target) = fs::open(CWD, directory, libc::O_PATH | libc::O_DIRECTORY, 0)
+    {
+        let _ = mount::move_mount(exe, target);
+    }
     if plan.no_pivot {
         for point in c.bare {
             unmount(point).at(Step::Pivot)?;

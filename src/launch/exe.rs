@@ -3,13 +3,14 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::init;
 use crate::sys::fs::CWD;
 use crate::sys::mount::{self, Attr};
 use crate::sys::{self, Errno, mem};
@@ -20,9 +21,9 @@ pub struct Exe {
     pub image: mem::Image,
     /// The same file through the read-only mount, or a sealed copy.
     pub file: OwnedFd,
-    /// The mount. As long as it's open, it's in an anonymous namespace; the child closes it before
-    /// any code of the container runs, and parent and child share that cost.
-    pub mount: Option<OwnedFd>,
+    /// The mount, and the directory that it's a copy of. As long as it's open, it's in an anonymous
+    /// namespace; the child closes it before any code of the container runs.
+    pub mount: Option<(OwnedFd, CString)>,
 }
 
 /// Opens it so. `None`: nobody in the container could write it anyway, because even we can't.
@@ -72,7 +73,7 @@ fn through_mount(path: &Path) -> sys::Result<Exe> {
     Ok(Exe {
         image: mem::image(),
         file,
-        mount: Some(mount),
+        mount: Some((mount, directory)),
     })
 }
 
@@ -95,4 +96,18 @@ fn sealed_copy() -> Result<Exe> {
         file,
         mount: None,
     })
+}
+
+impl Exe {
+    /// What the child needs of it.
+    pub fn borrow(&self) -> init::Exe<'_> {
+        init::Exe {
+            image: &self.image,
+            file: self.file.as_fd(),
+            mount: self
+                .mount
+                .as_ref()
+                .map(|(fd, path)| (fd.as_fd(), path.as_c_str())),
+        }
+    }
 }

@@ -129,12 +129,11 @@ pub fn container(request: Request) -> Result<Started> {
     let cloned = process::clone3(flags, request.cgroup.map(Cgroup::dir));
     if let Ok(Clone::Child) = cloned {
         drop(ours);
-        let (state, out, err) = files.borrow();
         let context = init::Context {
             plan,
             common: init::Common {
                 channel: theirs.as_fd(),
-                exe: exe.as_ref().map(|exe| (&exe.image, exe.file.as_fd())),
+                exe: exe.as_ref().map(exe::Exe::borrow),
                 signal_mask: request.signal_mask,
                 times,
             },
@@ -148,20 +147,13 @@ pub fn container(request: Request) -> Result<Started> {
             cgroup_source: &cgroup_source,
             mount_label: None,
             parent_hooks: files.any(plan),
-            create_container: hooks::Kind {
-                hooks: &files.create_container,
-                state,
-                output: (out, err),
-            },
-            start_container: hooks::Kind {
-                hooks: &files.start_container,
-                state: files.start_state(),
-                output: (out, err),
-            },
+            create_container: files.kind(&files.create_container, 0, theirs.as_fd()),
+            start_container: files.kind(&files.start_container, 1, theirs.as_fd()),
         };
         init::container(&context);
     }
-    drop(theirs);
+    // The child has its own, and closes it last: that takes a while, but nobody waits for it.
+    drop((theirs, exe));
     if let Some(own) = back {
         process::setns(own, pid_kind).map_err(|e| failed(e, "return to the pid namespace"))?;
     }
@@ -316,7 +308,7 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
             seccomp: request.seccomp,
             common: init::Common {
                 channel: theirs.as_fd(),
-                exe: exe.as_ref().map(|exe| (&exe.image, exe.file.as_fd())),
+                exe: exe.as_ref().map(exe::Exe::borrow),
                 signal_mask: request.signal_mask,
                 times,
             },
@@ -325,7 +317,7 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
             keyring: request.keyring,
         });
     }
-    drop(theirs);
+    drop((theirs, exe));
     let (pid, pidfd) = match cloned {
         Ok(Clone::Parent { pid, pidfd }) => (pid, pidfd),
         Ok(Clone::Child) => process::exit_now(1),
@@ -585,8 +577,6 @@ struct HookFiles {
     create_container: Vec<hooks::Laid>,
     start_container: Vec<hooks::Laid>,
     files: Option<[File; 4]>,
-    /// Stands for a file that isn't needed.
-    nothing: File,
 }
 
 impl HookFiles {
@@ -608,7 +598,6 @@ impl HookFiles {
             create_container,
             start_container,
             files,
-            nothing: File::open("/dev/null").context("open /dev/null")?,
         })
     }
 
@@ -619,22 +608,24 @@ impl HookFiles {
             || !plan.hooks.create_runtime.is_empty()
     }
 
-    fn file(&self, at: usize) -> &File {
-        self.files
-            .as_ref()
-            .map_or(&self.nothing, |files| &files[at])
-    }
-
-    fn borrow(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>, BorrowedFd<'_>) {
-        (
-            self.file(0).as_fd(),
-            self.file(2).as_fd(),
-            self.file(3).as_fd(),
-        )
-    }
-
-    fn start_state(&self) -> BorrowedFd<'_> {
-        self.file(1).as_fd()
+    /// What the hooks of one kind read (0: createContainer, 1: startContainer) and print. Without any
+    /// hooks `nothing` stands for the files.
+    fn kind<'a>(
+        &'a self,
+        hooks: &'a [hooks::Laid],
+        at: usize,
+        nothing: BorrowedFd<'a>,
+    ) -> hooks::Kind<'a> {
+        let file = |at: usize| {
+            self.files
+                .as_ref()
+                .map_or(nothing, |files| files[at].as_fd())
+        };
+        hooks::Kind {
+            hooks,
+            state: file(at),
+            output: (file(2), file(3)),
+        }
     }
 
     fn fill(&self, state: &dyn Fn(&str, i32) -> Vec<u8>, pid: i32) -> Result<()> {
