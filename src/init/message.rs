@@ -3,6 +3,7 @@
 //! ```text
 //!   parent (launch)                          child (init)
 //!        │  ── MAPPED ──────────────────────▶  │   only with a new user namespace
+//!        │  ── NETWORK (+ namespace) ───────▶  │   without a user namespace, if it's new
 //!        │  ◀──────────────────────── Source   │   for each bind that only the parent can make
 //!        │  ── a byte and the tree, or errno ▶ │
 //!        │  ◀───────────────────────── Hooks   │   mounts are made; only with hooks that run now
@@ -21,6 +22,8 @@ use crate::sys::Errno;
 
 /// To the child: the id maps are written.
 pub const MAPPED: u8 = b'm';
+/// To the child: its network namespace comes with this message.
+pub const NETWORK: u8 = b'n';
 /// To the child: prestart and createRuntime hooks have run, hook states are filled in.
 pub const HOOKS_DONE: u8 = b'h';
 /// To the child: the container exists; wait at the start barrier.
@@ -43,6 +46,7 @@ pub enum Step {
     TimeOffsets,
     BecomeRoot,
     Loopback,
+    JoinNetwork,
     Propagation,
     Rootfs,
     Mount,
@@ -284,6 +288,7 @@ pub const STEPS: &[Step] = &[
     Step::TimeOffsets,
     Step::BecomeRoot,
     Step::Loopback,
+    Step::JoinNetwork,
     Step::Propagation,
     Step::Rootfs,
     Step::Mount,

@@ -72,6 +72,8 @@ pub struct Context<'a> {
     pub bare: &'a [CString],
     /// Whether there is a mount namespace that isn't the host's.
     pub own_mounts: bool,
+    /// The parent makes the network namespace meanwhile, and sends it: [`Context::join_network`].
+    pub network: Cell<bool>,
     /// Namespaces that are to be made after a user namespace was joined, because it shall own them.
     pub after_join: u64,
     /// What is bound where cgroup2 can't be mounted.
@@ -164,6 +166,22 @@ impl Context<'_> {
     fn send(&self, message: &Message, fd: Option<BorrowedFd>) -> sys::Result<()> {
         self.common.send(message, fd)
     }
+
+    /// Enters the network namespace that the parent has made while we worked: of all that is made for a
+    /// container it takes longest. To be called before anything looks at the network.
+    fn join_network(&self) -> Result<(), Fail> {
+        if !self.network.take() {
+            return Ok(());
+        }
+        self.trace(Step::JoinNetwork, 0);
+        match socket::receive(self.common.channel, &mut [0]) {
+            Ok((1, Some(network))) => {
+                let kind = libc::CLONE_NEWNET as u64;
+                sys::process::setns(network, kind).at(Step::JoinNetwork)
+            }
+            _ => sys::process::exit_now(1),
+        }
+    }
 }
 
 /// Becomes a container's init. Never returns.
@@ -216,7 +234,7 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
     if new & libc::CLONE_NEWTIME as u64 != 0 {
         time_namespace(plan)?;
     }
-    if new & libc::CLONE_NEWNET as u64 != 0 {
+    if new & libc::CLONE_NEWNET as u64 != 0 && !c.network.get() {
         c.trace(Step::Loopback, 0);
         net::loopback_up().at(Step::Loopback)?;
     }
@@ -228,6 +246,7 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
     c.trace(Step::Rootfs, 0);
     let root = root::prepare(c)?;
     mounts::all(c, root.as_fd())?;
+    c.join_network()?;
     if let Some(dev) = &plan.dev {
         c.trace(Step::Dev, 0);
         dev::setup(root.as_fd(), dev)?;

@@ -33,6 +33,10 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
         MountKind::New { fstype, .. } => fstype.as_bytes(),
         _ => b"",
     };
+    if fstype == b"sysfs" {
+        // It shows the network namespace of whoever mounts it.
+        c.join_network()?;
+    }
     let (tree, target) = match &m.kind {
         MountKind::Bind { source, recursive } => {
             let tree = source_tree(c, i, m, source, *recursive)?;

@@ -183,6 +183,7 @@ fn other(fail: &Fail) -> String {
         Step::Namespaces => "make namespaces",
         Step::TimeOffsets => "linux.timeOffsets: enter the time namespace",
         Step::BecomeRoot => "become root of the user namespace",
+        Step::JoinNetwork => "enter the network namespace",
         Step::Loopback => "bring up the loopback interface",
         Step::Propagation => "linux.rootfsPropagation: set the propagation of /",
         Step::Pivot => "pivot to the root file system",

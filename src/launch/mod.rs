@@ -27,7 +27,7 @@ use crate::sys::process::{self, Clone, Exit};
 use crate::sys::{self, Errno, cred, fs, socket};
 use crate::trace::Trace;
 use crate::{fault, host, seccomp};
-use message::{COMMITTED, Fail, GO, HOOKS_DONE, MAPPED, Message};
+use message::{COMMITTED, Fail, GO, HOOKS_DONE, MAPPED, Message, NETWORK};
 
 /// `what: no such file or directory (ENOENT)`.
 pub fn failed(errno: Errno, what: impl std::fmt::Display) -> anyhow::Error {
@@ -102,9 +102,14 @@ pub fn container(request: Request) -> Result<Started> {
     // Namespaces of which init makes itself (cgroup, time), and those that a joined user namespace is
     // to own.
     let by_child = libc::CLONE_NEWCGROUP as u64 | libc::CLONE_NEWTIME as u64;
+    let network = libc::CLONE_NEWNET as u64;
+    let by_us = match plan.namespaces.has(user) {
+        true => 0,
+        false => new & network,
+    };
     let (flags, after_join) = match joins(user) {
         true => (0, new & !by_child),
-        false => (new & !by_child, 0),
+        false => (new & !by_child & !by_us, 0),
     };
     let (ours, theirs) = socket::pair().map_err(|e| failed(e, "socketpair"))?;
 
@@ -143,6 +148,7 @@ pub fn container(request: Request) -> Result<Started> {
             late: &late,
             bare: &bare,
             own_mounts: plan.namespaces.has(libc::CLONE_NEWNS as u64),
+            network: Cell::new(by_us != 0),
             after_join,
             cgroup_source: &cgroup_source,
             mount_label: None,
@@ -170,7 +176,8 @@ pub fn container(request: Request) -> Result<Started> {
         console: None,
         hooks: None,
     };
-    let served = serve(&mut started, request, &files, &id_maps);
+    let served = send_network(&started, by_us != 0, &request)
+        .and_then(|()| serve(&mut started, request, &files, &id_maps));
     match served {
         Ok(()) => {
             started.hooks = Some(files);
@@ -180,6 +187,29 @@ pub fn container(request: Request) -> Result<Started> {
             started.kill();
             Err(error)
         }
+    }
+}
+
+/// Makes the network namespace while the child mounts: nothing else takes as long, and nothing else
+/// needs it until late. It belongs to our user namespace, as it would by clone3(2).
+fn send_network(started: &Started, wanted: bool, request: &Request) -> Result<()> {
+    if !wanted {
+        return Ok(());
+    }
+    request.trace.begin("network namespace");
+    let kind = libc::CLONE_NEWNET as u64;
+    let open = || fs::open(fs::CWD, c"/proc/self/ns/net", libc::O_RDONLY, 0);
+    let describe = |e| failed(e, "open /proc/self/ns/net");
+    let own = open().map_err(describe)?;
+    process::unshare(kind).map_err(|e| namespaces::refused(e, request.plan, None))?;
+    let made = sys::net::loopback_up()
+        .map_err(|e| failed(e, "bring up the loopback interface"))
+        .and_then(|()| open().map_err(describe));
+    process::setns(own, kind).map_err(|e| failed(e, "return to the network namespace"))?;
+    match socket::send(&started.channel, &[NETWORK], Some(made?.as_fd())) {
+        // It has died: its end of the channel tells why.
+        Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+        Err(errno) => Err(failed(errno, "send the network namespace")),
     }
 }
 
