@@ -196,7 +196,7 @@ impl Cgroup {
 /// `what: no such file or directory (ENOENT)`. The text of the errno is in lower case, as Go
 /// writes it: callers of runc look for `permission denied` and `no such process`.
 fn failed(what: std::fmt::Arguments, errno: Errno) -> anyhow::Error {
-    anyhow!("{what}: {} ({errno:?})", errno.desc().to_lowercase())
+    anyhow!("{what}: {}", crate::sys::words(errno))
 }
 
 fn find_key(text: &str, key: &str) -> Option<u64> {
