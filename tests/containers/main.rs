@@ -12,6 +12,7 @@ mod channels;
 mod errors;
 #[cfg(feature = "fault")]
 mod faults;
+mod foreground;
 mod harness;
 mod hostile;
 mod lifecycle;
@@ -25,6 +26,7 @@ const MODULES: &[(&str, Tests)] = &[
     ("errors", errors::TESTS),
     #[cfg(feature = "fault")]
     ("faults", faults::TESTS),
+    ("foreground", foreground::TESTS),
     ("hostile", hostile::TESTS),
     ("lifecycle", lifecycle::TESTS),
     ("net", net::TESTS),
