@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use oci_spec::runtime::{Process, Spec};
@@ -17,8 +17,6 @@ use crate::{cgroup, plan};
 
 /// A bundle whose config.json was read.
 pub struct Bundle {
-    /// Its directory, absolute.
-    pub dir: PathBuf,
     /// config.json, its root.path absolute and without `.` and `..`.
     pub spec: Spec,
     /// What was read otherwise than it is written.
@@ -45,11 +43,7 @@ pub fn load(dir: &Path) -> Result<Bundle> {
         let path = plan::clean(&dir.join(root.path()));
         root.set_path(path.into());
     }
-    Ok(Bundle {
-        dir: dir.to_owned(),
-        spec,
-        warnings,
-    })
+    Ok(Bundle { spec, warnings })
 }
 
 /// Parses a config.json and checks its version. The strings are warnings.
@@ -321,6 +315,8 @@ fn affinity(config: &mut Value, _: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]

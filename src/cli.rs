@@ -20,7 +20,9 @@ mod tests;
 mod values;
 mod words;
 
-pub use criu::{CgroupsMode, Checkpoint, Restore};
+#[cfg(test)]
+use criu::CgroupsMode;
+pub use criu::{Checkpoint, Restore};
 pub use globals::{Caller, Root, absolute};
 pub use parse::parse;
 
@@ -29,6 +31,7 @@ pub const SPEC_VERSION: &str = "1.3.0";
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Parsed {
     /// Do this.
     Run(Global, Command),
@@ -139,7 +142,6 @@ pub enum Rootless {
 
 /// The verb with its flags.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 #[allow(missing_docs, reason = "the structs say it")]
 pub enum Command {
     Checkpoint(Checkpoint),

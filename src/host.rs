@@ -11,8 +11,6 @@ use crate::sys::{cred, process};
 pub struct Host {
     /// Effective uid of the caller.
     pub euid: u32,
-    /// Effective gid of the caller.
-    pub egid: u32,
     /// The caller is inside a user namespace that isn't the initial one.
     pub in_user_namespace: bool,
     /// The highest capability that the kernel knows (capabilities(7)).
@@ -33,12 +31,11 @@ const WHOLE: [&str; 3] = ["0", "0", "4294967295"];
 impl Host {
     /// Looks. `in_user_namespace` is known already; `labels`: whether a config names an LSM's label, so that the LSMs matter.
     pub fn look(in_user_namespace: bool, labels: bool) -> Host {
-        let (euid, egid) = cred::effective_ids();
+        let (euid, _) = cred::effective_ids();
         let denied =
             || fs::read_to_string("/proc/self/setgroups").is_ok_and(|t| t.trim() == "deny");
         Host {
             euid,
-            egid,
             in_user_namespace,
             last_capability: last_capability(),
             apparmor: labels && apparmor(),

@@ -352,9 +352,11 @@ impl Record {
 
     /// Notes the resctrl groups.
     pub fn set_rdt(&mut self, groups: rdt::Groups) {
-        let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        self.intel_rdt_path = text(groups.group);
-        self.intel_rdt_mon_path = groups.monitoring.map(text).unwrap_or_default();
+        fn text(path: &Path) -> String {
+            path.to_string_lossy().into_owned()
+        }
+        self.intel_rdt_path = text(&groups.group);
+        self.intel_rdt_mon_path = groups.monitoring.as_deref().map(text).unwrap_or_default();
         self.runz.rdt_created = groups.created;
         self.runz.rdt_monitoring = groups.monitoring_created;
     }

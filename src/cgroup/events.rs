@@ -116,11 +116,6 @@ impl<'a> OomWatch<'a> {
         })
     }
 
-    /// The descriptor that becomes readable when [`wait`](Self::wait) has something to look at.
-    pub fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.inotify.as_fd()
-    }
-
     /// Waits until something happens, at most so long.
     pub fn wait(&mut self, limit: Duration) -> Result<Happened> {
         let end = Instant::now() + limit;

@@ -43,6 +43,10 @@ pub struct Made {
     /// Its Record.
     pub record: Record,
     /// Its cgroup.
+    #[expect(
+        dead_code,
+        reason = "for what is to look at the cgroup of a foreground container"
+    )]
     pub cgroup: Option<Cgroup>,
     /// What was decided.
     pub plan: Plan,
@@ -244,16 +248,13 @@ fn build(
                 container.prepare(&record)?;
                 fault::point("create:prepared")
             },
-            trace: &c.trace,
+            trace: c.trace,
         })?;
         c.log.debug(format_args!(
             "process {} is the container's init",
             started.pid
         ));
-        match settle(c, options, kind, container, started) {
-            Ok(done) => Ok(done),
-            Err(error) => Err(error),
-        }
+        settle(c, options, kind, container, started)
     })();
     match result {
         Ok((started, console)) => Ok((started, record, cgroup, console)),

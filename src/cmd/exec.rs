@@ -83,7 +83,7 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
         kinds: record.runz.namespaces,
         keyring: keyring.as_deref(),
         signal_mask: signals.as_ref().map(|s| s.before),
-        trace: &c.trace,
+        trace: c.trace,
     };
     let mut started = enter(request, options, &record)?;
     c.log
@@ -269,7 +269,7 @@ fn enter(
         // `controller:path` is cgroup v1's; on v2 there is one path (runc takes the last).
         sub = match asked.split_once(':') {
             None => Some(asked.as_str()),
-            Some((controllers, sub)) if controllers.is_empty() => Some(sub),
+            Some(("", sub)) => Some(sub),
             Some(_) => bail!("--cgroup {asked:?}: controllers can't be named on cgroup v2"),
         };
     }
@@ -287,12 +287,8 @@ fn enter(
         Err(error) if options.cgroup.is_empty() => error,
         other => return other,
     };
-    let place = std::fs::read_to_string(format!("/proc/{}/cgroup", record.init_process_pid))?;
-    let Some(current) = cgroup::hierarchy::own(&place) else {
-        return Err(refused);
-    };
-    let mount = cgroup::Hierarchy::find(Some(Path::new("/")))?.mount;
-    let current = mount.join(current.trim_start_matches('/'));
+    let hierarchy = cgroup::Hierarchy::find(Some(Path::new("/")))?;
+    let current = hierarchy.cgroup_of(record.init_process_pid)?;
     if current == *path {
         return Err(refused);
     }

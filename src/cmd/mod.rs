@@ -27,8 +27,6 @@ use crate::{cgroup, host, launch, sys};
 
 /// What every verb is given.
 pub struct Context<'a> {
-    /// The global flags.
-    pub global: &'a Global,
     /// The state root.
     pub root: Root,
     /// Errors of cgroup permissions are forgiven.
@@ -180,7 +178,7 @@ pub fn failure(command: &Command) -> u8 {
     }
 }
 
-fn context<'a>(global: &'a Global, log: &'a Log, trace: &'a Trace) -> Result<Context<'a>> {
+fn context<'a>(global: &Global, log: &'a Log, trace: &'a Trace) -> Result<Context<'a>> {
     let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
     let caller = Caller {
         euid: sys::cred::effective_ids().0,
@@ -190,7 +188,6 @@ fn context<'a>(global: &'a Global, log: &'a Log, trace: &'a Trace) -> Result<Con
         cwd: cwd.clone(),
     };
     Ok(Context {
-        global,
         root: global.root(&caller)?,
         in_user_namespace: caller.in_userns,
         rootless: global.rootless_cgroups(&caller, || None),

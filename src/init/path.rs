@@ -90,6 +90,7 @@ fn make(root: BorrowedFd, path: &[u8], directory: bool) -> Result<OwnedFd> {
     Err(Errno::ELOOP)
 }
 
+#[expect(clippy::large_enum_variant, reason = "init has no heap")]
 enum Walked {
     There(OwnedFd),
     Link(Text<{ libc::PATH_MAX as usize }>),

@@ -227,6 +227,6 @@ fn take_home(line: &[u8], uid: u32, slot: &[std::cell::Cell<u8>]) -> bool {
 
 /// Finds the program and looks at it: what execve(2) will refuse is said now, while somebody listens.
 /// The path that execve shall have, and its ELF machine if that isn't ours.
-pub fn find<'p>(p: &'p Process) -> std::result::Result<(&'p CStr, u16), Fail> {
+pub fn find(p: &Process) -> std::result::Result<(&CStr, u16), Fail> {
     program::find(&p.candidates)
 }

@@ -64,11 +64,6 @@ impl Started {
         }
     }
 
-    /// Execute the program now; whoever waits for it learns what became of it.
-    pub fn go_unseen(&self) -> Result<()> {
-        self.tell(GO)
-    }
-
     pub(super) fn next(&mut self, explained: &dyn Fn(&Fail) -> String) -> Result<Message> {
         let mut bytes = [0; message::SIZE];
         loop {

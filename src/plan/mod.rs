@@ -31,11 +31,9 @@ use std::ptr;
 use crate::cgroup;
 use crate::seccomp;
 
-pub use caps::{CAPABILITIES, capability_name};
 pub use decide::{Container, join, plan};
-pub use namespaces::{NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWTIME, NEWUSER, NEWUTS};
 pub use options::MOUNT_OPTIONS;
-pub use schedule::{MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES, memory_policy, personality};
+pub use schedule::{MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES};
 pub use text::clean;
 
 /// A container, decided. Made by [`plan`], carried out by `launch` (parent) and `init` (child).

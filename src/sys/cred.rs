@@ -24,15 +24,6 @@ pub fn setuid(uid: u32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
 }
 
-/// setfsuid(2) and setfsgid(2): the ids by which files are made. They can't fail visibly.
-pub fn set_fs_ids(uid: u32, gid: u32) {
-    // SAFETY: no memory is involved.
-    unsafe {
-        libc::syscall(libc::SYS_setfsgid, gid);
-        libc::syscall(libc::SYS_setfsuid, uid);
-    }
-}
-
 #[repr(C)]
 struct CapHeader {
     version: u32,
@@ -64,22 +55,6 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
     let data = [half(0), half(32)];
     // SAFETY: version 3 takes two data structs; all outlive the call.
     check(unsafe { libc::syscall(libc::SYS_capset, &header, data.as_ptr()) }).map(drop)
-}
-
-/// The calling thread's permitted capabilities (capget(2)).
-pub fn permitted() -> Result<u64> {
-    let header = CapHeader {
-        version: CAP_VERSION,
-        pid: 0,
-    };
-    let mut data = [CapData {
-        effective: 0,
-        permitted: 0,
-        inheritable: 0,
-    }; 2];
-    // SAFETY: version 3 fills two data structs.
-    check(unsafe { libc::syscall(libc::SYS_capget, &header, data.as_mut_ptr()) })?;
-    Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
 }
 
 const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
@@ -162,20 +137,6 @@ pub fn set_affinity(pid: i32, mask: &[u8]) -> Result<()> {
     // SAFETY: the kernel reads `mask.len()` bytes.
     check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, mask.len(), mask.as_ptr()) })
         .map(drop)
-}
-
-/// The caller's CPU mask (sched_getaffinity(2)); the bytes that were filled.
-pub fn affinity(mask: &mut [u8]) -> Result<usize> {
-    // SAFETY: the kernel writes at most `mask.len()` bytes.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_sched_getaffinity,
-            0,
-            mask.len(),
-            mask.as_mut_ptr(),
-        )
-    })
-    .map(|n| n as usize)
 }
 
 /// Loads a filter for the calling thread (seccomp(2), SECCOMP_SET_MODE_FILTER). With

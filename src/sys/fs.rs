@@ -13,18 +13,11 @@ pub const CWD: BorrowedFd<'static> =
 /// neither `..` nor a symlink, absolute or magic, leads out.
 pub const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
 
-/// openat2(2) resolve flags for a file of a file system that we have just mounted ourselves: no
-/// symlink and no mount on the way.
-pub const BENEATH: u64 = libc::RESOLVE_BENEATH
-    | libc::RESOLVE_NO_MAGICLINKS
-    | libc::RESOLVE_NO_SYMLINKS
-    | libc::RESOLVE_NO_XDEV;
-
 /// openat(2) with O_CLOEXEC.
 pub fn open(dir: impl AsFd, path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {
     let dir = dir.as_fd().as_raw_fd();
-    // SAFETY: `path` is a C string that outlives the call; the kernel copies it.
     retry(|| {
+        // SAFETY: `path` is a C string that outlives the call; the kernel copies it.
         check_fd(unsafe { libc::openat(dir, path.as_ptr(), flags | libc::O_CLOEXEC, mode) }.into())
     })
 }
@@ -177,8 +170,8 @@ pub fn access(dir: impl AsFd, path: &CStr, mode: i32) -> Result<()> {
 /// read(2).
 pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
     let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: the kernel writes at most `buffer.len()` bytes.
     retry(|| {
+        // SAFETY: the kernel writes at most `buffer.len()` bytes.
         check(unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) } as libc::c_long)
             .map(|n| n as usize)
     })
@@ -187,8 +180,8 @@ pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
 /// write(2).
 pub fn write(fd: impl AsFd, data: &[u8]) -> Result<usize> {
     let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: the kernel reads at most `data.len()` bytes.
     retry(|| {
+        // SAFETY: the kernel reads at most `data.len()` bytes.
         check(unsafe { libc::write(fd, data.as_ptr().cast(), data.len()) } as libc::c_long)
             .map(|n| n as usize)
     })
@@ -281,13 +274,6 @@ pub fn seal(fd: impl AsFd) -> Result<()> {
     check_int(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_ADD_SEALS, seals) }).map(drop)
 }
 
-/// flock(2): an exclusive lock without waiting.
-pub fn try_lock(fd: impl AsFd) -> Result<()> {
-    // SAFETY: no memory is involved.
-    check_int(unsafe { libc::flock(fd.as_fd().as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })
-        .map(drop)
-}
-
 /// pipe2(2): read end, write end.
 pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     use std::os::fd::FromRawFd;
@@ -354,7 +340,6 @@ pub struct Entries {
 
 impl Entries {
     /// An empty buffer.
-    #[expect(clippy::new_without_default, reason = "one user")]
     pub fn new() -> Entries {
         Entries {
             buffer: [0; 2048],
@@ -376,7 +361,6 @@ impl Entries {
     }
 
     /// The next name of the buffer.
-    #[expect(clippy::should_implement_trait, reason = "an Iterator can't lend")]
     pub fn next(&mut self) -> Option<&CStr> {
         // struct linux_dirent64: d_ino, d_off (8 bytes each), d_reclen (2), d_type (1), d_name.
         const NAME: usize = 19;

@@ -96,8 +96,8 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
         unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) }.into(),
     )?;
     with_address(path, |address, length| {
-        // SAFETY: `address` outlives the call and `length` is within it.
         retry(|| {
+            // SAFETY: `address` outlives the call and `length` is within it.
             check_int(unsafe {
                 libc::connect(socket.as_raw_fd(), (&raw const *address).cast(), length)
             })

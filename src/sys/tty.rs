@@ -17,14 +17,6 @@ pub fn unlock(master: impl AsFd) -> Result<()> {
     .map(drop)
 }
 
-/// The number of a master's slave: `/dev/pts/N` (TIOCGPTN).
-pub fn number(master: impl AsFd) -> Result<u32> {
-    let mut number: libc::c_uint = 0;
-    // SAFETY: the kernel writes one unsigned int.
-    check_int(unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCGPTN, &raw mut number) })?;
-    Ok(number)
-}
-
 /// Opens a master's slave without a path (TIOCGPTPEER).
 pub fn slave(master: impl AsFd) -> Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;

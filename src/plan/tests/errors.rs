@@ -169,7 +169,6 @@ fn user_namespaces() {
 fn rootless_callers() {
     let host = Host {
         euid: 1000,
-        egid: 1000,
         ..machine()
     };
     let refused = |config: &Value, sentence: &str| refused_on(&host, &options(), config, sentence);

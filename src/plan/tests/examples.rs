@@ -185,7 +185,6 @@ fn podman_rest() {
 fn rootless_template() {
     let host = Host {
         euid: 1000,
-        egid: 1000,
         ..machine()
     };
     let options = Options {

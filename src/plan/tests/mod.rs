@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 use anyhow::Result;
 
+use super::caps::{CAPABILITIES, capability_name};
+use super::namespaces::{NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWTIME, NEWUSER, NEWUTS};
 use super::*;
 use crate::bundle;
 use crate::host::Host;
@@ -22,7 +24,6 @@ use crate::host::Host;
 pub fn machine() -> Host {
     Host {
         euid: 0,
-        egid: 0,
         in_user_namespace: false,
         last_capability: 40,
         apparmor: false,
