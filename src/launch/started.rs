@@ -68,7 +68,9 @@ impl Started {
         let mut bytes = [0; message::SIZE];
         loop {
             let (n, fd) = match socket::receive(&self.channel, &mut bytes) {
-                Err(Errno::ECONNRESET) => (0, None),
+                // It left with something of ours unread. The error comes first, and once; its own last
+                // word stands behind it.
+                Err(Errno::ECONNRESET) => continue,
                 other => other.map_err(|e| failed(e, "hear from the container's process"))?,
             };
             if n == 0 {
