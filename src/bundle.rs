@@ -87,10 +87,22 @@ fn typed<T: DeserializeOwned>(text: &[u8], prefix: &str) -> Result<(T, Vec<Strin
                 (prefix, path) => format!("{prefix}.{path}"),
             };
             Err(anyhow!(one_line(&format!(
-                "{path}: {}",
+                "{path}: {}{}",
+                known_words(&path),
                 error.into_inner()
             ))))
         }
+    }
+}
+
+/// What runc says of a property that can't be read, where somebody looks for it.
+fn known_words(path: &str) -> &'static str {
+    if path.starts_with("linux.memoryPolicy.flags") {
+        "invalid memory policy flag: "
+    } else if path.starts_with("linux.memoryPolicy") {
+        "invalid memory policy mode: "
+    } else {
+        ""
     }
 }
 

@@ -375,6 +375,12 @@ impl Finish<'_> {
             process::selinux(proc, label)?;
         }
         fs::umask(p.umask);
+        if self.fifo.is_some() {
+            // As in runc, whoever stops a container that was never started need not kill it.
+            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+                sys::process::die_of(signal).at(Step::Parent)?;
+            }
+        }
         process::home(p, root);
         // Whatever else is open, be it ours or the caller's, is closed here and not just at execve:
         // the working directory's and the program's path may lead through /proc/self/fd

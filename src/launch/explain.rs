@@ -136,6 +136,17 @@ pub fn process(fail: &Fail, p: &Process) -> String {
         Step::Gid => said(&format_args!("process.user.gid: setgid {}", p.gid)),
         Step::Uid => said(&format_args!("process.user.uid: setuid {}", p.uid)),
         Step::Stdio => said(&format_args!("give stdio to user {}", p.uid)),
+        Step::Scheduler
+            if fail.errno == Errno::EPERM
+                && p.scheduler
+                    .is_some_and(|s| s.policy == libc::SCHED_DEADLINE as u32) =>
+        {
+            // sched_setattr(2), EPERM.
+            said(
+                &"process.scheduler: sched_setattr: process scheduler can't be used together with \
+                  AllowedCPUs",
+            )
+        }
         Step::Scheduler => said(&"process.scheduler: sched_setattr"),
         Step::IoPriority => said(&"process.ioPriority: ioprio_set"),
         Step::Personality => said(&"linux.personality: personality"),

@@ -91,7 +91,10 @@ pub fn process(
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         oom_score_adj,
-        scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
+        scheduler: match process.scheduler() {
+            Some(written) => Some(scheduler(written, warnings)?),
+            None => None,
+        },
         io_priority: process
             .io_priority()
             .as_ref()

@@ -33,7 +33,7 @@ const MPOL_PREFERRED_MANY: i32 = 5;
 const MPOL_WEIGHTED_INTERLEAVE: i32 = 6;
 
 /// `process.scheduler`, by the rules of sched_setattr(2).
-pub fn scheduler(written: &spec::Scheduler) -> Result<Scheduler> {
+pub fn scheduler(written: &spec::Scheduler, warnings: &mut Vec<String>) -> Result<Scheduler> {
     let policy = *written.policy();
     let number = match policy {
         LinuxSchedulerPolicy::SchedOther => libc::SCHED_OTHER,
@@ -58,11 +58,11 @@ pub fn scheduler(written: &spec::Scheduler) -> Result<Scheduler> {
             "process.scheduler.nice: invalid scheduler.nice: {nice} when scheduler.policy is \
              {policy}"
         );
-    } else {
-        ensure!(
-            nice == 0,
-            "process.scheduler.nice: {nice} can only be specified for SCHED_OTHER or SCHED_BATCH"
-        );
+    } else if nice != 0 {
+        // As for the kernel and for runc.
+        warnings.push(format!(
+            "process.scheduler.nice: {nice} has no effect with {policy}"
+        ));
     }
     let priority = written.priority().unwrap_or(0);
     ensure!(
@@ -157,7 +157,7 @@ fn cpus(name: &str, list: Option<&str>) -> Result<Option<CpuMask>> {
 pub fn memory_policy(written: &spec::LinuxMemoryPolicy) -> Result<MemoryPolicy> {
     let mode = written.mode();
     let list = written.nodes().as_deref().unwrap_or_default();
-    let ranges = ranges(list).context("linux.memoryPolicy.nodes")?;
+    let ranges = ranges(list).context("linux.memoryPolicy.nodes: invalid memory policy node")?;
     ensure!(
         list.is_empty() || !ranges.is_empty(),
         "linux.memoryPolicy.nodes: no members found in set {list:?}"

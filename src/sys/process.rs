@@ -200,6 +200,29 @@ pub fn signalfd(mask: &libc::sigset_t) -> Result<OwnedFd> {
     check_fd(unsafe { libc::signalfd(-1, mask, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) }.into())
 }
 
+/// Lets `signal` end this process even as the init of a pid namespace, which is spared what it has no
+/// handler for (pid_namespaces(7)). One that is ignored stays so; execve(2) takes the handler back.
+pub fn die_of(signal: i32) -> Result<()> {
+    extern "C" fn end(signal: libc::c_int) {
+        exit_now(128 + signal)
+    }
+    // SAFETY: sigaction is plain data, filled by the first call; the handler does nothing but
+    // _exit(2).
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        check_int(libc::sigaction(signal, std::ptr::null(), &raw mut action))?;
+        if action.sa_sigaction == libc::SIG_DFL {
+            action.sa_sigaction = end as extern "C" fn(libc::c_int) as usize;
+            check_int(libc::sigaction(
+                signal,
+                &raw const action,
+                std::ptr::null_mut(),
+            ))?;
+        }
+        Ok(())
+    }
+}
+
 /// The next signal of a signalfd; `None` when there is none. Those of our own making, as SIGPIPE by
 /// write(2), are passed over.
 pub fn next_signal(fd: impl AsFd) -> Result<Option<i32>> {

@@ -24,6 +24,7 @@ pub const TESTS: Tests = tests![
     stopped_is_refused,
     pause_and_resume,
     paused_dies_of_kill,
+    created_dies_of_term,
     kill_takes_names_and_numbers,
     kill_all_forgives_the_stopped,
     kill_without_pid_namespace_takes_all,
@@ -266,6 +267,14 @@ fn paused_dies_of_kill(way: Way) {
     b.run_detached().ok();
     b.verb("pause").ok();
     b.kill("9").ok();
+    b.wait_status("stopped");
+    b.delete().ok();
+}
+
+fn created_dies_of_term(way: Way) {
+    let b = Bundle::new(way).sleeper();
+    b.create().ok();
+    b.kill("TERM").ok();
     b.wait_status("stopped");
     b.delete().ok();
 }
