@@ -68,13 +68,21 @@ pub fn receive(socket: impl AsFd, data: &mut [u8]) -> Result<(usize, Option<Owne
         message.msg_iovlen = 1;
         message.msg_control = control.0.as_mut_ptr().cast();
         message.msg_controllen = CONTROL;
-        let n = retry(|| {
-            check(libc::recvmsg(
-                socket.as_fd().as_raw_fd(),
-                &mut message,
-                libc::MSG_CMSG_CLOEXEC,
-            ) as libc::c_long)
-        })?;
+        let mut once = || {
+            retry(|| {
+                check(libc::recvmsg(
+                    socket.as_fd().as_raw_fd(),
+                    &mut message,
+                    libc::MSG_CMSG_CLOEXEC,
+                ) as libc::c_long)
+            })
+        };
+        // It closed with a word of ours unread. That is said once; what it said itself, and that it
+        // has closed, comes after.
+        let n = match once() {
+            Err(Errno::ECONNRESET) => once()?,
+            other => other?,
+        };
         let mut fd = None;
         let header = libc::CMSG_FIRSTHDR(&message);
         if !header.is_null()
