@@ -6,6 +6,8 @@
 //!        │  ── NETWORK (+ namespace) ───────▶  │   without a user namespace, if it's new
 //!        │  ◀──────────────────────── Source   │   for each bind that only the parent can make
 //!        │  ── a byte and the tree, or errno ▶ │
+//!        │  ◀───────────────────────── Moved   │   only where it had to go on as a child of its own
+//!        │  ── MOVED ───────────────────────▶  │
 //!        │  ◀───────────────────────── Hooks   │   mounts are made; only with hooks that run now
 //!        │  ── HOOKS_DONE ──────────────────▶  │
 //!        │  ◀──────────── Console (+ master)   │   only with a terminal
@@ -24,6 +26,8 @@ use crate::sys::Errno;
 pub const MAPPED: u8 = b'm';
 /// To the child: its network namespace comes with this message.
 pub const NETWORK: u8 = b'n';
+/// To the child: it's known under its new pid (after [`Message::Moved`]).
+pub const MOVED: u8 = b'v';
 /// To the child: prestart and createRuntime hooks have run, hook states are filled in.
 pub const HOOKS_DONE: u8 = b'h';
 /// To the child: the container exists; wait at the start barrier.

@@ -28,7 +28,7 @@ use crate::plan::{Plan, Process};
 use crate::seccomp;
 use crate::sys::process::Clone;
 use crate::sys::{self, Errno, cred, fs, mem, net, socket};
-use message::{At, COMMITTED, Fail, GO, HOOKS_DONE, MAPPED, Message, Step};
+use message::{At, COMMITTED, Fail, GO, HOOKS_DONE, MAPPED, MOVED, Message, Step};
 
 /// The runtime's own executable, protected (see `launch::exe`).
 pub struct Exe<'a> {
@@ -98,7 +98,7 @@ pub struct Entry<'a> {
     pub common: Common<'a>,
     /// A pidfd of the container's init.
     pub init: BorrowedFd<'a>,
-    /// CLONE_NEW* of the namespaces to enter, but for the pid namespace: it was entered by the clone.
+    /// CLONE_NEW* of the namespaces to enter.
     pub kinds: u64,
     /// The container's session keyring.
     pub keyring: Option<&'a CStr>,
@@ -145,16 +145,25 @@ impl Common<'_> {
         if let Some(mask) = &self.signal_mask {
             sys::process::set_signal_mask(mask).at(Step::Parent)?;
         }
-        if let Some(exe) = &self.exe {
-            self.trace(Step::Seal, 0);
-            mem::run_from(exe.image, exe.file).at(Step::Seal)?;
-        }
         // clone3 put us into the cgroup, where the caller's mask may mean other CPUs or none at all;
         // runc resets it, too. Where that's refused the mask stays.
         let _ = cred::set_affinity(0, &[0xff; 128]);
         let _ = sys::process::set_name(c"runz:init");
         fs::umask(0);
         Ok(())
+    }
+
+    /// Takes the executable out of the container's reach. Whether it's done: it needs privileges, which
+    /// somebody who is not root has only in the user namespace that is about to be joined (`joins`).
+    fn seal(&self, joins: bool) -> Result<bool, Fail> {
+        let Some(exe) = &self.exe else {
+            return Ok(true);
+        };
+        self.trace(Step::Seal, 0);
+        match mem::run_from(exe.image, exe.file) {
+            Err(Errno::EPERM) if joins => Ok(false),
+            other => other.map(|()| true).at(Step::Seal),
+        }
     }
 }
 
@@ -218,9 +227,15 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
         become_root()?;
     }
     c.common.begin()?;
+    let joins = plan.namespaces.join.iter();
+    let joins_user = joins.clone().any(|j| j.kind == libc::CLONE_NEWUSER as u64);
+    let sealed = c.common.seal(joins_user)?;
 
     c.trace(Step::Session, 0);
     join_namespaces(c)?;
+    if !sealed {
+        c.common.seal(false)?;
+    }
     sys::process::setsid().at(Step::Session)?;
     if let Some(name) = &plan.keyring {
         c.trace(Step::Keyring, 0);
@@ -320,11 +335,19 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
 
 fn entry_steps(e: &Entry) -> Result<Never, Fail> {
     e.common.begin()?;
-    sys::process::setsid().at(Step::Session)?;
+    let user = e.kinds & libc::CLONE_NEWUSER as u64 != 0;
+    let sealed = e.common.seal(user)?;
     e.common.trace(Step::JoinNamespace, 0);
     // All in one call: the kernel checks each against the credentials that the others give.
     sys::process::setns(e.init, e.kinds).at(Step::JoinNamespace)?;
-    if e.kinds & libc::CLONE_NEWUSER as u64 != 0 {
+    if !sealed {
+        e.common.seal(false)?;
+    }
+    if e.kinds & libc::CLONE_NEWPID as u64 != 0 {
+        appear(e)?;
+    }
+    sys::process::setsid().at(Step::Session)?;
+    if user {
         become_root()?;
     }
     if let Some(name) = e.keyring {
@@ -350,6 +373,41 @@ fn entry_steps(e: &Entry) -> Result<Never, Fail> {
     // Its descriptors were closed by number: they must not be closed again by their owners.
     std::mem::forget((root, proc));
     done
+}
+
+/// Enters the pid namespace, which only a child does: it goes on in our place, as our parent's child.
+/// Its processes see it from its first instruction, and one with CAP_SYS_PTRACE can look into it and
+/// take what it has: so the host's root, its binary and all descriptors are behind us by now.
+fn appear(e: &Entry) -> Result<(), Fail> {
+    close_all(
+        3 + e.process.preserve_fds,
+        &mut [e.common.channel.as_raw_fd()],
+    )?;
+    match sys::process::clone3(libc::CLONE_PARENT as u64, None).at(Step::Namespaces)? {
+        // What we say next must not overtake it.
+        Clone::Child => {
+            e.common.expect(MOVED);
+            Ok(())
+        }
+        Clone::Parent { pid, .. } => {
+            let moved = e.common.send(&Message::Moved { pid }, None);
+            sys::process::exit_now(moved.is_err().into())
+        }
+    }
+}
+
+/// Closes every descriptor from `first` on that isn't in `keep`.
+fn close_all(first: u32, keep: &mut [i32]) -> Result<(), Fail> {
+    keep.sort_unstable();
+    let mut next = first;
+    for fd in keep.iter().filter(|fd| **fd >= first as i32) {
+        let fd = *fd as u32;
+        if next < fd {
+            fs::close_range(next, fd - 1).at(Step::PreserveFds)?;
+        }
+        next = fd + 1;
+    }
+    fs::close_range(next, u32::MAX).at(Step::PreserveFds)
 }
 
 /// The end of both lists.
@@ -454,7 +512,7 @@ impl Finish<'_> {
     fn close_all(&self) -> Result<(), Fail> {
         let first = 3 + self.process.preserve_fds;
         for n in 3..first {
-            let fd = fs::inherited(n as i32).of(Step::PreserveFds, n as usize - 3)?;
+            let fd = fs::passed_on(n as i32).of(Step::PreserveFds, n as usize - 3)?;
             fs::keep_over_exec(fd).of(Step::PreserveFds, n as usize - 3)?;
         }
         let mut keep = [-1; 5];
@@ -465,16 +523,7 @@ impl Finish<'_> {
             keep[3] = kind.output.0.as_raw_fd();
             keep[4] = kind.output.1.as_raw_fd();
         }
-        keep.sort_unstable();
-        let mut next = first;
-        for fd in keep.into_iter().filter(|fd| *fd >= first as i32) {
-            let fd = fd as u32;
-            if next < fd {
-                fs::close_range(next, fd - 1).at(Step::PreserveFds)?;
-            }
-            next = fd + 1;
-        }
-        fs::close_range(next, u32::MAX).at(Step::PreserveFds)
+        close_all(first, &mut keep)
     }
 }
 
@@ -538,7 +587,11 @@ fn join_namespaces(c: &Context) -> Result<(), Fail> {
     // A new pid namespace is only for a child: it goes on in our place, as our parent's child.
     let flags = c.after_join | libc::CLONE_PARENT as u64;
     match sys::process::clone3(flags, None).at(Step::Namespaces)? {
-        Clone::Child => Ok(()),
+        // What we say next must not overtake it.
+        Clone::Child => {
+            c.common.expect(MOVED);
+            Ok(())
+        }
         Clone::Parent { pid, .. } => {
             let moved = c.send(&Message::Moved { pid }, None);
             sys::process::exit_now(moved.is_err().into())

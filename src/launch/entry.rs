@@ -41,19 +41,14 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
     request.trace.begin("prepare");
     let exe = exe::protect()?;
     let (ours, theirs) = socket::pair().map_err(|e| failed(e, "socketpair"))?;
-    let pid_kind = libc::CLONE_NEWPID as u64;
     let p = request.process;
     if let Some(mask) = &p.cpu_affinity.initial {
         sys::cred::set_affinity(0, mask)
             .map_err(|e| failed(e, "process.execCPUAffinity.initial: sched_setaffinity"))?;
     }
     // The processes of the container see the child as soon as it's in their pid namespace, and it
-    // holds our memory and descriptors until it executes.
+    // holds our memory until it executes.
     process::set_dumpable(false).map_err(|e| failed(e, "prctl PR_SET_DUMPABLE"))?;
-    if request.kinds & pid_kind != 0 {
-        process::setns(request.init, pid_kind)
-            .map_err(|e| failed(e, "join the container's pid namespace"))?;
-    }
     let times = request.trace.steps()?;
     fault::point("exec:joined")?;
     request.trace.begin("clone3");
@@ -70,7 +65,7 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
                 times,
             },
             init: request.init,
-            kinds: request.kinds & !pid_kind,
+            kinds: request.kinds,
             keyring: request.keyring,
         });
     }
@@ -110,9 +105,6 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
 fn serve_entry(started: &mut Started, request: &EntryRequest) -> Result<()> {
     let p = request.process;
     fault::point("exec:cloned")?;
-    if let Some(adj) = p.oom_score_adj {
-        set_oom_score_adj(started.pid, adj)?;
-    }
     let explained = |fail: &Fail| explain::process(fail, p);
     loop {
         match started.next(&explained)? {
@@ -120,7 +112,14 @@ fn serve_entry(started: &mut Started, request: &EntryRequest) -> Result<()> {
             Message::Listener { number } => {
                 started.hand_over_listener(request.seccomp, number, request.state)?;
             }
+            Message::Moved { pid } => {
+                started.moved(pid)?;
+                request.trace.child(pid, Vec::new);
+            }
             Message::Ready { machine } => {
+                if let Some(adj) = p.oom_score_adj {
+                    set_oom_score_adj(started.pid, adj)?;
+                }
                 if let Some(mask) = &p.cpu_affinity.last {
                     sys::cred::set_affinity(started.pid, mask).map_err(|e| {
                         failed(e, "process.execCPUAffinity.final: sched_setaffinity")

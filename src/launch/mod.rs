@@ -26,9 +26,10 @@ use crate::cgroup::Cgroup;
 use crate::init::message::{Fail, HOOKS_DONE, MAPPED, Message, NETWORK};
 use crate::plan::Plan;
 use crate::sys::process::{self, Clone};
-use crate::sys::{self, Errno, fs, socket};
+use crate::sys::{self, Errno, fs, mem, socket};
 use crate::trace::Trace;
 use crate::{fault, host, init};
+use exe::Exe;
 use inside::HookFiles;
 use started::set_oom_score_adj;
 
@@ -71,7 +72,7 @@ pub fn container(request: Request) -> Result<Started> {
     let user = libc::CLONE_NEWUSER as u64;
     let pid_kind = libc::CLONE_NEWPID as u64;
     request.trace.begin("prepare");
-    let exe = exe::protect()?;
+    let mut exe = exe::protect()?;
     let join = namespaces::open(&plan.namespaces)?;
     let joins = |kind: u64| plan.namespaces.join.iter().any(|j| j.kind == kind);
     if joins(user) {
@@ -105,6 +106,17 @@ pub fn container(request: Request) -> Result<Started> {
     };
     let (ours, theirs) = socket::pair().map_err(|e| failed(e, "socketpair"))?;
 
+    // Processes of other containers are in there, too, and see the child from its first instruction.
+    if joins(pid_kind)
+        && let Some(Exe { image, file, .. }) = &exe
+    {
+        match mem::run_from(image, file.as_fd()) {
+            Ok(()) => exe = None,
+            // Not root: the child has the privileges, in its user namespace.
+            Err(Errno::EPERM) => {}
+            Err(errno) => return Err(failed(errno, "protect the runtime's executable")),
+        }
+    }
     // Only children enter a pid namespace; we go back to our own, for hooks are our children too.
     let back = match plan.namespaces.join.iter().position(|j| j.kind == pid_kind) {
         Some(at) => {
@@ -235,10 +247,7 @@ fn serve(
         match started.next(&explained)? {
             Message::Failed(fail) => bail!("{}", explained(&fail)),
             Message::Moved { pid } => {
-                let _ = process::wait(&started.pidfd);
-                started.pidfd = process::pidfd_open(pid)
-                    .map_err(|e| failed(e, "open the container's process"))?;
-                started.pid = pid;
+                started.moved(pid)?;
                 trace_child(request.trace, pid, plan);
                 (request.meanwhile)(pid)?;
             }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::inside::HookFiles;
 use super::{explain, failed};
-use crate::init::message::{self, COMMITTED, Fail, GO, Message};
+use crate::init::message::{self, COMMITTED, Fail, GO, MOVED, Message};
 use crate::plan::Process;
 use crate::seccomp;
 use crate::sys::process::{self, Exit};
@@ -28,6 +28,15 @@ pub struct Started {
 }
 
 impl Started {
+    /// The child goes on as another process, and has ended itself.
+    pub(super) fn moved(&mut self, pid: i32) -> Result<()> {
+        let _ = process::wait(&self.pidfd);
+        self.pidfd =
+            process::pidfd_open(pid).map_err(|e| failed(e, "open the container's process"))?;
+        self.pid = pid;
+        self.tell(MOVED)
+    }
+
     pub(super) fn tell(&self, word: u8) -> Result<()> {
         // A child that has died in the meantime: its end of the channel tells, or its exit.
         match socket::send(&self.channel, &[word], None) {

@@ -248,6 +248,17 @@ pub fn inherited(fd: i32) -> Result<BorrowedFd<'static>> {
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
+/// A descriptor that the caller passed on to us: open, and not close-on-exec as all our own are. EBADF
+/// otherwise.
+pub fn passed_on(fd: i32) -> Result<BorrowedFd<'static>> {
+    // SAFETY: F_GETFD only asks whether the descriptor is open, and for its flag.
+    let flags = check_int(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(Errno::EBADF);
+    }
+    inherited(fd)
+}
+
 /// dup3(2) onto the standard streams: `to` is 0, 1 or 2, and is left open over exec.
 pub fn dup_onto(fd: impl AsFd, to: i32) -> Result<()> {
     let from = fd.as_fd().as_raw_fd();
