@@ -10,11 +10,13 @@
 
 mod channels;
 mod errors;
+mod escape;
 #[cfg(feature = "fault")]
 mod faults;
 mod foreground;
 mod harness;
 mod hostile;
+mod inside;
 mod lifecycle;
 mod net;
 mod trace;
@@ -24,6 +26,7 @@ use harness::runner::{self, Tests};
 const MODULES: &[(&str, Tests)] = &[
     ("channels", channels::TESTS),
     ("errors", errors::TESTS),
+    ("escape", escape::TESTS),
     #[cfg(feature = "fault")]
     ("faults", faults::TESTS),
     ("foreground", foreground::TESTS),
@@ -34,5 +37,8 @@ const MODULES: &[(&str, Tests)] = &[
 ];
 
 fn main() -> std::process::ExitCode {
+    if let Some(code) = inside::play() {
+        return code;
+    }
     runner::main(MODULES)
 }

@@ -1,0 +1,368 @@
+//! The runtime's own executable and descriptors, out of the container's reach.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, mkfifo};
+use serde_json::{Value, json};
+
+use crate::harness::runner::Tests;
+use crate::harness::{Bundle, Call, Way, host, wait_for};
+use crate::{inside, tests};
+
+pub const TESTS: Tests = tests![
+    binary_is_safe_from_an_entrypoint,
+    binary_is_safe_from_an_exec_target,
+    binary_is_safe_from_a_replaced_binary,
+    binary_is_safe_from_what_enters,
+    interpreter_is_the_runtime,
+    no_descriptor_leaks,
+    preserved_descriptors_are_those_asked_for,
+    hooks_get_no_descriptor,
+];
+
+/// A copy of the runtime, that an attack may spoil.
+struct Copy {
+    path: PathBuf,
+    content: Vec<u8>,
+}
+
+impl Copy {
+    fn new(b: &Bundle) -> Copy {
+        let path = b.dir.join("runz-copy");
+        // No other file has that size: the attack must hit this one. Made by a shell, because a file that
+        // is written here would be open in other tests' children, too, and couldn't be executed.
+        let script = "cp \"$0\" \"$1\" && printf copy >> \"$1\"";
+        let mut shell = Command::new("sh");
+        let shell = shell.args(["-c", script]).arg(host::runtime()).arg(&path);
+        assert!(shell.status().unwrap().success());
+        let content = fs::read(&path).unwrap();
+        Copy { path, content }
+    }
+
+    /// Has the call made by the copy. `script` ends with `exec "$@"`.
+    fn makes(&self, call: Call) -> Call {
+        let path = self.path.to_string_lossy();
+        call.shell(&format!("shift; exec {path} \"$@\""))
+    }
+
+    fn role(&self) -> String {
+        format!("{}=overwrite {}", inside::ROLE, self.content.len())
+    }
+
+    #[track_caller]
+    fn is_unchanged(&self, what: &str) {
+        assert!(
+            fs::read(&self.path).unwrap() == self.content,
+            "{what}: the runtime was overwritten"
+        );
+    }
+
+    /// What the attacker printed: it had the executable, and could do nothing with it.
+    #[track_caller]
+    fn resisted(&self, what: &str, printed: &str) {
+        assert!(printed.starts_with("took "), "{what}: {printed}");
+        assert!(
+            !printed.starts_with("took 0\n"),
+            "{what}: nothing was attacked: {printed}"
+        );
+        assert!(!printed.contains("WROTE"), "{what}: {printed}");
+        self.is_unchanged(what);
+    }
+}
+
+/// All capabilities, no mask, no filter: all that a container without a user namespace can have.
+fn privileged(spec: &mut Value) {
+    // As many as we have ourselves.
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status
+        .lines()
+        .find_map(|l| l.strip_prefix("CapPrm:"))
+        .unwrap();
+    let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
+    let all: Vec<_> = (0..CAPABILITIES.len())
+        .filter(|n| mask & 1 << n != 0)
+        .map(|n| format!("CAP_{}", CAPABILITIES[n]))
+        .collect();
+    for set in ["bounding", "effective", "permitted"] {
+        spec["process"]["capabilities"][set] = json!(all);
+    }
+    spec["linux"]["maskedPaths"] = json!([]);
+    spec["linux"]["readonlyPaths"] = json!([]);
+    spec["process"]["noNewPrivileges"] = json!(false);
+}
+
+/// capabilities(7), by number.
+const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// A privileged container with the attacker in it, and a bundle on whose config.json the runtime
+/// waits for ever when it's made to run inside.
+fn bundle(way: Way) -> (Bundle, Copy) {
+    let b = Bundle::new(way).config(privileged);
+    let attack = Command::new("cp")
+        .arg(std::env::current_exe().unwrap())
+        .arg(b.rootfs("/attack"))
+        .status();
+    assert!(attack.unwrap().success());
+    fs::create_dir(b.rootfs("/b")).unwrap();
+    mkfifo(&b.rootfs("/b/config.json"), Mode::S_IRWXU).unwrap();
+    let copy = Copy::new(&b);
+    (b, copy)
+}
+
+/// The runtime as the container's own program: it stays until somebody writes the FIFO, or kills it.
+const WAITS: [&str; 7] = [
+    "/proc/self/exe",
+    "--root",
+    "/r",
+    "run",
+    "--bundle",
+    "/b",
+    "x",
+];
+
+/// The attacker as the program of a container, from which nobody outside waits: a process of the
+/// host's that executed the copy would keep it from being written (ETXTBSY).
+fn attacked(b: Bundle, copy: &Copy) -> Bundle {
+    let role = copy.role();
+    let b = b
+        .script("/attack > /found 2>&1; echo end > /end")
+        .config(|spec| {
+            let env = spec["process"]["env"].as_array_mut().unwrap();
+            env.push(json!(role));
+        });
+    copy.makes(b.make("run", &["--detach"])).run().ok();
+    b
+}
+
+/// What the attacker found.
+fn found(b: &Bundle) -> String {
+    b.wait_file("/end");
+    fs::read_to_string(b.rootfs("/found")).unwrap()
+}
+
+/// CVE-2019-5736 with `/proc/self/exe` as the entrypoint, in a pod: another container of the same pid
+/// namespace attacks.
+fn binary_is_safe_from_an_entrypoint(way: Way) {
+    let (b, copy) = bundle(way);
+    let b = attacked(b, &copy);
+    let pid = b.pid();
+    let (other, _) = bundle(way);
+    let other = other.args(WAITS).config(|spec| {
+        for namespace in spec["linux"]["namespaces"].as_array_mut().unwrap() {
+            if namespace["type"] == "pid" {
+                namespace["path"] = json!(format!("/proc/{pid}/ns/pid"));
+            }
+        }
+    });
+    copy.makes(other.make("run", &["--detach"])).run().ok();
+    copy.resisted("entrypoint", &found(&b));
+}
+
+/// As the target of exec.
+fn binary_is_safe_from_an_exec_target(way: Way) {
+    let (b, copy) = bundle(way);
+    let b = attacked(b, &copy);
+    let mut words = vec!["--detach", &*b.id];
+    words.extend(WAITS);
+    copy.makes(b.call("exec").args(words)).run().ok();
+    copy.resisted("exec target", &found(&b));
+}
+
+/// Processes on their way into the container are seen there before they execute anything.
+fn binary_is_safe_from_what_enters(way: Way) {
+    let (b, copy) = bundle(way);
+    let b = attacked(b, &copy);
+    while !b.rootfs("/end").exists() {
+        let call = b.call("exec").args(["--detach", &b.id, "true"]);
+        // It may be killed, or the container at its end.
+        copy.makes(call).run();
+    }
+    let found = found(&b);
+    assert!(!found.contains("WROTE"), "{found}");
+    copy.is_unchanged("entering");
+}
+
+/// The runtime's binary was removed, or another put in its place, since it was started: the container
+/// gets a sealed copy.
+fn binary_is_safe_from_a_replaced_binary(way: Way) {
+    for script in [
+        "cp P P.old; exec 9<P.old; rm P.old",
+        "cp P P.old; exec 9<P.old; rm P.old; cp P 'P.old (deleted)'",
+        "cp P P.old; exec 9<P.old; cp P P.new; mv P.new P.old",
+    ] {
+        let (b, copy) = bundle(way);
+        let b = attacked(b, &copy);
+        let path = copy.path.to_string_lossy().into_owned();
+        let script = format!(
+            "shift; {}; exec /proc/self/fd/9 \"$@\"",
+            script.replace('P', &path)
+        );
+        let mut words = vec!["--detach", &*b.id];
+        words.extend(WAITS);
+        b.call("exec").args(words).shell(&script).run().ok();
+        copy.resisted(&script, &found(&b));
+        for name in ["runz-copy.old", "runz-copy.old (deleted)"] {
+            let other = fs::read(b.dir.join(name));
+            assert!(
+                other.is_err() || other.unwrap() == copy.content,
+                "{name} was overwritten"
+            );
+        }
+    }
+}
+
+/// `#!/proc/self/exe`: the runtime is made to run by its own child's execve.
+fn interpreter_is_the_runtime(way: Way) {
+    let (b, copy) = bundle(way);
+    fs::write(b.rootfs("/script"), "#!/proc/self/exe\n").unwrap();
+    fs::set_permissions(b.rootfs("/script"), PermissionsExt::from_mode(0o755)).unwrap();
+    symlink("/proc/self/exe", b.rootfs("/link")).unwrap();
+    for program in ["/script", "/link", "/proc/self/exe"] {
+        let b = Bundle::new(way).config(|spec| {
+            privileged(spec);
+            spec["process"]["args"] = json!([program, "no-such-command"]);
+            spec["root"]["path"] = json!(b.rootfs("/"));
+        });
+        // It runs, as the container's program, and knows no such command.
+        let output = copy.makes(b.make("run", &[])).run();
+        assert_ne!(output.code, 0, "{program}");
+        copy.is_unchanged(program);
+    }
+}
+
+/// Opens a directory, a file and a socket-like pair in the runtime's caller.
+const LEAK: &str = "exec 3</ 5</etc/passwd 7</etc 8</ 9<>/dev/zero; exec \"$@\"";
+
+/// The descriptors of a process, once they are no more than `count`.
+fn open(pid: i32, count: usize) -> Vec<u32> {
+    let list = || {
+        let mut all: Vec<u32> = fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name().to_string_lossy().parse().unwrap())
+            .collect();
+        all.sort_unstable();
+        all
+    };
+    // Until it executes its program it has a few of the runtime's.
+    wait_for("the program's descriptors alone", || {
+        (list().len() <= count).then(list)
+    })
+}
+
+fn no_descriptor_leaks(way: Way) {
+    let b = Bundle::new(way).args(["sleep", "1000"]);
+    b.make("create", &[]).shell(LEAK).run().ok();
+    b.call("start").arg(&b.id).shell(LEAK).run().ok();
+    assert_eq!(open(b.pid(), 3), [0, 1, 2]);
+    let file = b.dir.join("pid").to_string_lossy().into_owned();
+    let call = b
+        .call("exec")
+        .args(["--detach", "--pid-file", &file, &b.id, "sleep", "1000"]);
+    call.shell(LEAK).run().ok();
+    let pid = fs::read_to_string(&file).unwrap().parse().unwrap();
+    assert_eq!(open(pid, 3), [0, 1, 2]);
+    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    let _ = waitpid(Pid::from_raw(pid), None);
+}
+
+fn preserved_descriptors_are_those_asked_for(way: Way) {
+    let leak = "exec 3</ 4</etc/passwd 5</etc 9</; exec \"$@\"";
+    let b = Bundle::new(way).args(["sleep", "1000"]);
+    let call = b
+        .make("run", &["--detach", "--preserve-fds", "2"])
+        .shell(leak);
+    call.run().ok();
+    assert_eq!(open(b.pid(), 5), [0, 1, 2, 3, 4]);
+    b.call("delete").args(["--force", &b.id]).run().ok();
+    // One of them isn't open.
+    let call = b.make("run", &["--preserve-fds", "4"]).shell(leak);
+    let line = call.run().fails();
+    assert!(line.contains("preserved-fd 3"), "{line}");
+}
+
+fn hooks_get_no_descriptor(way: Way) {
+    let kinds = [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+        "poststart",
+        "poststop",
+    ];
+    let b = Bundle::new(way).args(["true"]);
+    let out = b.dir.join("fds");
+    fs::create_dir(&out).unwrap();
+    let b = b.config(|spec| {
+        for kind in kinds {
+            let (directory, shell) = match kind {
+                "startContainer" => ("/".to_owned(), "/bin/sh"),
+                _ => (out.to_string_lossy().into_owned(), "/bin/sh"),
+            };
+            let script = format!("cd /proc/self/fd; for f in *; do [ -h $f ] && echo $f; done > {directory}/{kind}; true");
+            spec["hooks"][kind] = json!([{"path": shell, "args": ["sh", "-c", script]}]);
+        }
+    });
+    b.make("run", &[]).shell(LEAK).run().ok();
+    for kind in kinds {
+        let path = match kind {
+            "startContainer" => b.rootfs("/startContainer"),
+            _ => out.join(kind),
+        };
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{kind}: {e}"));
+        let numbers: Vec<u32> = text.lines().map(|l| l.parse().unwrap()).collect();
+        // The shell's own: its script is no file, but it may keep what it redirects (10).
+        let foreign: Vec<_> = numbers.iter().filter(|n| **n > 2 && **n != 10).collect();
+        assert!(
+            foreign.len() <= 1 && !foreign.contains(&&5) && !foreign.contains(&&9),
+            "{kind}: {numbers:?}"
+        );
+    }
+}
