@@ -31,7 +31,8 @@ pub fn prepare(c: &Context) -> std::result::Result<OwnedFd, Fail> {
     let host = fs::open(CWD, c"/", libc::O_PATH, 0).at(Step::Propagation)?;
     let kind = plan.propagation & !libc::MS_REC;
     propagate(&host, plan.propagation & libc::MS_REC != 0, kind).at(Step::Propagation)?;
-    if kind == libc::MS_SHARED {
+    // What is unbindable could not be copied, either.
+    if kind == libc::MS_SHARED || kind == libc::MS_UNBINDABLE {
         parent_private(c).at(Step::Propagation)?;
     }
     let tree = mount::clone_tree(CWD, &plan.rootfs, true).at(Step::Rootfs)?;

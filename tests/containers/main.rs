@@ -8,6 +8,7 @@
 //! A test is a function that takes the way in which containers are to be made, and is listed in its
 //! module's `TESTS`. Every test can run in every way; its name begins with the way's.
 
+mod cgroups;
 mod channels;
 mod errors;
 mod escape;
@@ -15,25 +16,38 @@ mod escape;
 mod faults;
 mod foreground;
 mod harness;
+mod hooks;
 mod hostile;
 mod inside;
 mod lifecycle;
+mod mounts;
+mod namespaces;
 mod net;
+mod process;
+mod seccomp;
 mod trace;
+mod verbs;
 
 use harness::runner::{self, Tests};
 
 const MODULES: &[(&str, Tests)] = &[
+    ("cgroups", cgroups::TESTS),
     ("channels", channels::TESTS),
     ("errors", errors::TESTS),
     ("escape", escape::TESTS),
     #[cfg(feature = "fault")]
     ("faults", faults::TESTS),
     ("foreground", foreground::TESTS),
+    ("hooks", hooks::TESTS),
     ("hostile", hostile::TESTS),
     ("lifecycle", lifecycle::TESTS),
+    ("mounts", mounts::TESTS),
+    ("namespaces", namespaces::TESTS),
     ("net", net::TESTS),
+    ("process", process::TESTS),
+    ("seccomp", seccomp::TESTS),
     ("trace", trace::TESTS),
+    ("verbs", verbs::TESTS),
 ];
 
 fn main() -> std::process::ExitCode {

@@ -1,0 +1,5 @@
+//! Tests of process follow.
+
+use crate::harness::runner::Tests;
+
+pub const TESTS: Tests = &[];

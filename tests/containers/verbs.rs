@@ -1,0 +1,5 @@
+//! Tests of verbs follow.
+
+use crate::harness::runner::Tests;
+
+pub const TESTS: Tests = &[];
