@@ -78,6 +78,9 @@ pub fn take(master: &OwnedFd) -> Result<()> {
 
 /// A write that was polled for doesn't wait if it's not larger than this (pipe(7), PIPE_BUF).
 const CHUNK: usize = 4096;
+/// More than a terminal holds (8 KiB in each direction, and N_TTY_BUF_SIZE): what was written before
+/// a process ended is within that.
+const HELD: usize = 64 << 10;
 
 /// Data on its way from one descriptor to another that may be slower.
 struct Pipe {
@@ -138,6 +141,7 @@ pub fn wait(
     let mut input = Pipe::new(stdin.is_some());
     let mut output = Pipe::new(console.is_some());
     let mut ended = None;
+    let mut held = HELD;
     loop {
         // After its end, what it wrote is still in the terminal.
         if let Some(exit) = ended
@@ -168,8 +172,8 @@ pub fn wait(
                 fds.push(PollFd::new(stdout, PollFlags::POLLOUT));
             }
         }
-        // The end of a session's leader hangs its terminal up, whoever else holds it. Not if it gave it
-        // up before (TIOCNOTTY): then that must not keep us.
+        // Somebody who ignores SIGHUP may hold the slave open. That must not keep us, be it silent or
+        // not.
         let timeout = match ended {
             Some(_) if output.empty() => PollTimeout::from(100u8),
             _ => PollTimeout::NONE,
@@ -205,6 +209,10 @@ pub fn wait(
             && ready(master.as_fd(), PollFlags::POLLIN | PollFlags::POLLHUP)
         {
             output.fill(master.as_fd());
+            if ended.is_some() {
+                held = held.saturating_sub(output.filled - output.done);
+                output.open &= held > 0;
+            }
         }
         match stdout {
             Some(stdout) if !output.empty() && ready(stdout, PollFlags::POLLOUT) => {
