@@ -89,7 +89,7 @@ pub fn capabilities(
     let lost = sets.ambient & !(sets.permitted & sets.inheritable);
     if lost != 0 {
         warnings.push(format!(
-            "process.capabilities.ambient: can't raise {}, not among the permitted and the \
+            "process.capabilities.ambient: can't raise ambient capability {}: not among the permitted and the \
              inheritable; ignored",
             names(lost)
         ));

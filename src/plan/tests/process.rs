@@ -145,7 +145,7 @@ fn capabilities() {
         plan.warnings,
         [
             "ignoring unknown or unavailable capabilities: [CAP_BPF]",
-            "process.capabilities.ambient: can't raise CAP_KILL, not among the permitted and the \
+            "process.capabilities.ambient: can't raise ambient capability CAP_KILL: not among the permitted and the \
              inheritable; ignored"
         ]
     );
