@@ -52,7 +52,8 @@ impl Copy {
     }
 
     fn role(&self) -> String {
-        format!("{}=overwrite {}", inside::ROLE, self.content.len())
+        let (size, path) = (self.content.len(), self.path.display());
+        format!("{}=overwrite {size} {path}", inside::ROLE)
     }
 
     #[track_caller]
@@ -72,6 +73,7 @@ impl Copy {
             "{what}: nothing was attacked: {printed}"
         );
         assert!(!printed.contains("WROTE"), "{what}: {printed}");
+        assert!(!printed.contains("REACHED"), "{what}: {printed}");
         self.is_unchanged(what);
     }
 }
@@ -203,7 +205,12 @@ fn binary_is_safe_from_an_entrypoint(way: Way) {
         }
     });
     copy.makes(other.make("run", &["--detach"])).run().ok();
-    copy.resisted("entrypoint", &found(&b));
+    // While it's made, init has the host's root, as it needs what is to be mounted; in a shared pid
+    // namespace whoever has CAP_SYS_PTRACE sees that, with runc too.
+    let found = found(&b);
+    let lines = found.lines().filter(|line| !line.starts_with("REACHED"));
+    let lines: Vec<_> = lines.collect();
+    copy.resisted("entrypoint", &format!("{}\n", lines.join("\n")));
 }
 
 /// As the target of exec.
@@ -227,6 +234,7 @@ fn binary_is_safe_from_what_enters(way: Way) {
     }
     let found = found(&b);
     assert!(!found.contains("WROTE"), "{found}");
+    assert!(!found.contains("REACHED"), "{found}");
     copy.is_unchanged("entering");
 }
 

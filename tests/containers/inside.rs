@@ -27,8 +27,12 @@ pub fn play() -> Option<std::process::ExitCode> {
 /// Waits for processes whose executable has `size` bytes, takes it by /proc/PID/exe, and tries to write
 /// it or to make its mount writable: as long as they live, and when they are killed, for then nobody
 /// executes it any more (ETXTBSY). Prints `took` with their number, and `WROTE` with the way if one
-/// succeeded.
-fn overwrite(size: &str) {
+/// succeeded, `REACHED` when a process leads to the host.
+///
+/// `argument` is the size and a path of the host's, which must not be there by /proc/PID/root either,
+/// nor by a descriptor of a process.
+fn overwrite(argument: &str) {
+    let (size, host) = argument.split_once(' ').expect("a size and a path");
     let size: u64 = size.parse().expect("a size");
     let own = std::process::id().to_string();
     let begin = Instant::now();
@@ -42,6 +46,22 @@ fn overwrite(size: &str) {
             let pid = entry.file_name().to_string_lossy().into_owned();
             if pid == own || !pid.bytes().all(|b| b.is_ascii_digit()) {
                 continue;
+            }
+            if fs::symlink_metadata(format!("/proc/{pid}/root{host}")).is_ok() {
+                answers.insert("REACHED the host's root".to_owned());
+            }
+            for fd in fs::read_dir(format!("/proc/{pid}/fd"))
+                .into_iter()
+                .flatten()
+            {
+                let Ok(fd) = fd else { break };
+                let up = format!("{}/../../../../../../..{host}", fd.path().display());
+                if fs::symlink_metadata(&up).is_ok() {
+                    answers.insert(format!(
+                        "REACHED the host by {:?}",
+                        fs::read_link(fd.path())
+                    ));
+                }
             }
             let path = format!("/proc/{pid}/exe");
             let opened = OpenOptions::new()

@@ -25,6 +25,7 @@ mod namespaces;
 mod net;
 mod process;
 mod seccomp;
+mod starved;
 mod trace;
 mod verbs;
 
@@ -46,6 +47,7 @@ const MODULES: &[(&str, Tests)] = &[
     ("net", net::TESTS),
     ("process", process::TESTS),
     ("seccomp", seccomp::TESTS),
+    ("starved", starved::TESTS),
     ("trace", trace::TESTS),
     ("verbs", verbs::TESTS),
 ];
