@@ -6,7 +6,9 @@
 
 set -uo pipefail
 : "${RUNZ:?the path of the runz binary}"
+RUNZ=$(realpath "$RUNZ")
 tmp=$(mktemp -d /var/tmp/runz-test.XXXXXX)
+chmod 711 "$tmp"; cd "$tmp" || exit 1
 # State of our own: what the engines' tests find in /run/runz is not ours.
 root=/run/runz-test
 count=0 failed=0
@@ -27,8 +29,17 @@ trap finish EXIT
 t() { # DESCRIPTION FUNCTION
   local log=$tmp/log.$count rc
   count=$((count + 1))
-  (set -e; exec </dev/null; BASH_XTRACEFD=2; set -x; "$2") >"$log" 2>&1
+  # A process group of its own, so that all of one that hangs can be ended.
+  set -m
+  (set +m -e; exec </dev/null; BASH_XTRACEFD=2; set -x; "$2") >"$log" 2>&1 &
+  local pid=$!
+  (sleep 200; echo "hangs" >>"$log"; kill -KILL -- -$pid) >/dev/null 2>&1 &
+  local watch=$!
+  set +m
+  wait "$pid" 2>/dev/null
   rc=$?
+  kill -- -$watch 2>/dev/null
+  wait "$watch" 2>/dev/null
   if ((rc == 0)); then
     echo "ok $count $1"
   else
