@@ -73,7 +73,7 @@ pub fn container(request: Request) -> Result<Started> {
     let pid_kind = libc::CLONE_NEWPID as u64;
     request.trace.begin("prepare");
     let mut exe = exe::protect()?;
-    let join = namespaces::open(&plan.namespaces)?;
+    let join = namespaces::open(plan)?;
     let joins = |kind: u64| plan.namespaces.join.iter().any(|j| j.kind == kind);
     if joins(user) {
         idmap::same_maps(plan, &join)?;

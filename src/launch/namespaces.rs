@@ -1,18 +1,19 @@
 //! Namespaces that a config names by path, and what it means when the kernel refuses new ones.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Result, anyhow, bail};
 
 use super::{explain, failed};
 use crate::cgroup::Cgroup;
-use crate::plan::{Namespaces, Plan};
+use crate::plan::Plan;
 use crate::sys::{Errno, fs, process};
 
 /// Opens the namespaces to join, and checks that each is of the kind it's named as.
-pub fn open(namespaces: &Namespaces) -> Result<Vec<OwnedFd>> {
+pub fn open(plan: &Plan) -> Result<Vec<OwnedFd>> {
     let mut opened = Vec::new();
-    for j in &namespaces.join {
+    for j in &plan.namespaces.join {
         let name = format_args!("linux.namespaces[{}].path", j.index).to_string();
         let path = j.path.to_string_lossy();
         let fd = fs::open(fs::CWD, &j.path, libc::O_RDONLY, 0)
@@ -22,9 +23,24 @@ pub fn open(namespaces: &Namespaces) -> Result<Vec<OwnedFd>> {
             Ok(_) => bail!("{name}: {path:?} is a namespace of another type"),
             Err(_) => bail!("{name}: {path:?} is not a namespace"),
         }
+        let net = |key: &str| key.starts_with("net.") || key.starts_with("net/");
+        if let Some(sysctl) = plan.sysctls.iter().find(|s| net(&s.key))
+            && j.kind == libc::CLONE_NEWNET as u64
+            && is_own(&fd, "/proc/self/ns/net")
+        {
+            let key = &sysctl.key;
+            bail!("linux.sysctl: sysctl {key:?} not allowed in host network namespace");
+        }
         opened.push(fd);
     }
     Ok(opened)
+}
+
+/// Whether a namespace is the one of ours at `path`.
+fn is_own(namespace: &OwnedFd, path: &str) -> bool {
+    let there = fs::stat_at(namespace, c"", libc::AT_EMPTY_PATH);
+    let own = std::fs::metadata(path);
+    matches!((there, own), (Ok(there), Ok(own)) if (there.st_dev, there.st_ino) == (own.dev(), own.ino()))
 }
 
 /// The names of clone flags, as the spec has them.
