@@ -114,13 +114,17 @@ fn source_tree(
         false => bind(source, recursive, idmap.zip(c.id_maps[i].as_ref())),
     };
     match opened {
-        Err(Errno::EACCES | Errno::EPERM) if user => {
+        Err(refused @ (Errno::EACCES | Errno::EPERM)) if user => {
             let ask = Message::Source { index: i as u32 };
             c.send(&ask, None).map_err(fail(MountStep::Source))?;
             let mut errno = [0; 4];
             match socket::receive(c.common.channel, &mut errno) {
                 Ok((_, Some(tree))) => Ok(tree),
-                Ok((4, None)) => Err(Errno::from_raw(i32::from_ne_bytes(errno))),
+                Ok((4, None)) => match Errno::from_raw(i32::from_ne_bytes(errno)) {
+                    // Without root there is no more that it could do.
+                    Errno::EPERM => Err(refused),
+                    errno => Err(errno),
+                },
                 Ok(_) => Err(Errno::EPIPE),
                 Err(errno) => Err(errno),
             }
