@@ -1,6 +1,7 @@
 //! Namespaces, new and joined (namespaces(7)).
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ pub const TESTS: Tests = tests![
     init_is_pid_one,
     own_session,
     no_mount_namespace,
+    binds_of_what_the_users_cannot_reach,
 ];
 
 /// The kinds of a config with their names in /proc/PID/ns.
@@ -423,4 +425,39 @@ fn no_mount_namespace(way: Way) {
     let b = Bundle::new(way).config(|spec| set(spec, &["pid"]));
     let said = b.create().fails();
     assert!(said.contains("private MNT namespace"), "{said}");
+}
+
+/// Binds in a user namespace: of a directory that its users may not enter, of a part of an earlier
+/// mount as the host would name it, and one with maps of its own. The runtime takes them in the
+/// container's mount namespace, in the config's order.
+fn binds_of_what_the_users_cannot_reach(way: Way) {
+    for users in [false, true] {
+        let mut b = match users {
+            true => users_bundle(way),
+            false => Bundle::new(way),
+        };
+        let volume = b.dir.join("volume");
+        let inner = volume.join("inner");
+        fs::create_dir_all(&inner).expect("mkdir");
+        fs::set_permissions(&volume, fs::Permissions::from_mode(0o700)).expect("chmod");
+        fs::write(inner.join("file"), "seen").expect("write");
+        let first = b.rootfs("first").to_string_lossy().into_owned();
+        let map = json!([{"containerID": 0, "hostID": 100_007, "size": 1}]);
+        b.change(|spec| {
+            let all = spec["mounts"].as_array_mut().expect("mounts");
+            for (at, source) in [
+                ("/first", inner.to_string_lossy().into_owned()),
+                ("/second", first.clone()),
+            ] {
+                all.push(json!({"destination": at, "source": source, "options": ["bind"]}));
+            }
+            all.push(json!({
+                "destination": "/mapped", "source": first, "options": ["bind"],
+                "uidMappings": map, "gidMappings": map,
+            }));
+        });
+        let b = b.script("cat /second/file; stat -c ' %u' /mapped/file");
+        let owner = if users { 7 } else { 100_007 };
+        assert_eq!(b.run().ok(), format!("seen {owner}\n"));
+    }
 }
