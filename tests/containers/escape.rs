@@ -21,6 +21,7 @@ pub const TESTS: Tests = tests![
     binary_is_safe_from_a_replaced_binary,
     binary_is_safe_from_what_enters,
     interpreter_is_the_runtime,
+    users_own_binary_is_sealed,
     no_descriptor_leaks,
     preserved_descriptors_are_those_asked_for,
     hooks_get_no_descriptor,
@@ -285,6 +286,57 @@ fn interpreter_is_the_runtime(way: Way) {
         copy.is_unchanged(program);
     }
 }
+
+/// Without root nobody can make the mount, nor seal before there is a user namespace: a user who owns
+/// the binary gets a sealed copy all the same, in create and in exec.
+fn users_own_binary_is_sealed(way: Way) {
+    let (b, copy) = bundle(way);
+    let dir = b.dir.to_string_lossy().into_owned();
+    let template = b.dir.join("rootless");
+    fs::create_dir(&template).unwrap();
+    let spec = Call::new(["spec", "--rootless", "--bundle"]).arg(&template);
+    spec.run().ok();
+    let text = fs::read(template.join("config.json")).unwrap();
+    let mut b = b;
+    let role = copy.role();
+    b.change(|spec| {
+        *spec = serde_json::from_slice(&text).unwrap();
+        spec["process"]["terminal"] = json!(false);
+        spec["process"]["args"] = json!(["sh", "-c", "/attack > /found 2>&1; echo end > /end"]);
+        spec["process"]["env"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!(role));
+        spec["root"]["readonly"] = json!(false);
+        for maps in ["uidMappings", "gidMappings"] {
+            spec["linux"][maps] = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+        }
+    });
+    let status = Command::new("chown")
+        .args(["-R", &format!("{USER}:{USER}"), &dir])
+        .status();
+    assert!(status.unwrap().success());
+    let path = copy.path.to_string_lossy();
+    let as_user = format!(
+        "shift; exec setpriv --reuid {USER} --regid {USER} --clear-groups \
+         env XDG_RUNTIME_DIR={dir} {path} \"$@\""
+    );
+    let made = b.make("run", &["--detach"]).shell(&as_user).run();
+    made.exits(0);
+    let file = b.dir.join("pid").to_string_lossy().into_owned();
+    let mut words = vec!["--detach", "--pid-file", &file, &*b.id];
+    words.extend(WAITS);
+    let call = b.call("exec").args(words);
+    call.shell(&as_user).run().exits(0);
+    let found = found(&b);
+    // It was killed, in a cgroup that is ours: nobody else reaps it.
+    let pid = fs::read_to_string(&file).unwrap().parse().unwrap();
+    let _ = waitpid(Pid::from_raw(pid), None);
+    copy.resisted("a user's own binary", &found);
+}
+
+/// Nobody's number on most machines.
+const USER: u32 = 61_234;
 
 /// Opens a directory, a file and a socket-like pair in the runtime's caller.
 const LEAK: &str = "exec 3</ 5</etc/passwd 7</etc 8</ 9<>/dev/zero; exec \"$@\"";

@@ -20,6 +20,7 @@ mod hooks;
 mod hostile;
 mod inside;
 mod lifecycle;
+mod masks;
 mod mounts;
 mod namespaces;
 mod net;
@@ -42,6 +43,7 @@ const MODULES: &[(&str, Tests)] = &[
     ("hooks", hooks::TESTS),
     ("hostile", hostile::TESTS),
     ("lifecycle", lifecycle::TESTS),
+    ("masks", masks::TESTS),
     ("mounts", mounts::TESTS),
     ("namespaces", namespaces::TESTS),
     ("net", net::TESTS),
