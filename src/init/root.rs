@@ -204,42 +204,48 @@ pub fn masked_paths(
         };
         let stat = fs::fstat(&target).of(Step::MaskedPath, i)?;
         let cover = if fs::is_type(&stat, libc::S_IFDIR) {
-            if over_directories.0.is_none() {
+            if over_directories.tree.is_none() {
                 over_directories = Cover::new(Some(empty(c).of(Step::MaskedPath, i)?));
             }
             &mut over_directories
         } else {
             &mut over_files
         };
-        cover.lay(target.as_fd()).of(Step::MaskedPath, i)?;
+        cover.lay(target.as_fd(), &stat).of(Step::MaskedPath, i)?;
     }
     Ok(())
 }
 
 /// A mount that is laid over many things: the first time it's attached, afterwards copied. (Before
 /// Linux 6.15 only an attached mount can be copied.)
-struct Cover(Option<(OwnedFd, bool)>);
+struct Cover {
+    tree: Option<OwnedFd>,
+    /// Its inode, once it's attached.
+    attached: Option<(u64, u64)>,
+}
 
 impl Cover {
     fn new(tree: Option<OwnedFd>) -> Cover {
-        Cover(tree.map(|tree| (tree, false)))
+        Cover {
+            tree,
+            attached: None,
+        }
     }
 
-    fn lay(&mut self, target: BorrowedFd) -> Result<()> {
-        let Some((tree, attached)) = &mut self.0 else {
-            return Err(Errno::ENODEV);
-        };
-        if *attached {
-            // A path that is listed twice, or leads to the same place, is masked once.
-            let (cover, there) = (fs::fstat(&*tree)?, fs::fstat(target)?);
-            if (cover.st_dev, cover.st_ino) == (there.st_dev, there.st_ino) {
-                return Ok(());
+    /// Lays it over `target`, whose status is `there`. A path that is listed twice, or leads to the
+    /// same place, is masked once.
+    fn lay(&mut self, target: BorrowedFd, there: &libc::stat) -> Result<()> {
+        let tree = self.tree.as_ref().ok_or(Errno::ENODEV)?;
+        match self.attached {
+            None => {
+                mount::move_mount(tree, target)?;
+                let own = fs::fstat(tree)?;
+                self.attached = Some((own.st_dev, own.st_ino));
+                Ok(())
             }
-            return mount::move_mount(mount::clone_tree(&*tree, c"", false)?, target);
+            Some(own) if own == (there.st_dev, there.st_ino) => Ok(()),
+            Some(_) => mount::move_mount(mount::clone_tree(tree, c"", false)?, target),
         }
-        mount::move_mount(&*tree, target)?;
-        *attached = true;
-        Ok(())
     }
 }
 
