@@ -7,7 +7,7 @@ pub mod runner;
 pub mod socket;
 
 pub use bundle::{Bundle, Way};
-pub use call::{Call, Output, Running};
+pub use call::{Call, Output};
 pub use runner::skip;
 
 use std::time::{Duration, Instant};
