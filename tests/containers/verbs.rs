@@ -317,13 +317,8 @@ fn words(way: Way) {
         .args(["--detach=false", "--bundle", &dir, "--", &b.id])
         .run()
         .ok();
-    assert!(
-        Call::new(["frobnicate"])
-            .run()
-            .exits(3)
-            .stderr
-            .contains("frobnicate")
-    );
+    let said = Call::new(["frobnicate"]).run().exits(3).stderr;
+    assert!(said.contains("frobnicate"), "{said}");
     let said = b.call("list").arg("--zoo").run().exits(1).stderr;
     assert!(
         said.contains("flag provided but not defined: -zoo"),
