@@ -15,6 +15,7 @@ pub mod netlink;
 pub mod process;
 pub mod socket;
 #[cfg(not(test))]
+#[cfg(not(fuzzing))]
 mod start;
 pub mod tty;
 

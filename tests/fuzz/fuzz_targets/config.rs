@@ -30,7 +30,6 @@ fuzz_target!(|data: &[u8]| -> Corpus {
     for euid in [0, 1000] {
         let host = host::Host {
             euid,
-            egid: euid,
             in_user_namespace: false,
             last_capability: 40,
             apparmor: true,
