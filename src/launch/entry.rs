@@ -1,5 +1,6 @@
 //! A process that enters a running container: the parent's side of `exec`.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Result, bail};
@@ -69,7 +70,7 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
             keyring: request.keyring,
         });
     }
-    drop((theirs, exe));
+    drop(theirs);
     let (pid, pidfd) = match cloned {
         Ok(Clone::Parent { pid, pidfd }) => (pid, pidfd),
         Ok(Clone::Child) => process::exit_now(1),
@@ -92,6 +93,7 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
         channel: ours,
         console: None,
         hooks: None,
+        exe: Cell::new(exe),
     };
     match serve_entry(&mut started, request) {
         Ok(()) => Ok(started),

@@ -179,6 +179,7 @@ pub fn container(request: Request) -> Result<Started> {
         channel: ours,
         console: None,
         hooks: None,
+        exe: Cell::new(None),
     };
     let served = send_network(&started, by_us != 0, &request)
         .and_then(|()| serve(&mut started, request, &files, &id_maps));

@@ -1,12 +1,13 @@
 //! A child that was made: what is said to it, heard from it and done to it until it runs its program.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::inside::HookFiles;
-use super::{explain, failed};
+use super::{exe, explain, failed};
 use crate::init::message::{self, COMMITTED, Fail, GO, MOVED, Message};
 use crate::plan::Process;
 use crate::seccomp;
@@ -25,6 +26,9 @@ pub struct Started {
     pub console: Option<OwnedFd>,
     /// What hooks read and print that run inside.
     pub(super) hooks: Option<HookFiles>,
+    /// The executable's mount, if the child should not be the last to close it: that takes a wait for
+    /// an RCU grace period.
+    pub(super) exe: Cell<Option<exe::Exe>>,
 }
 
 impl Started {
@@ -61,6 +65,7 @@ impl Started {
     /// Execute the program now. Returns when it runs, with what stopped it otherwise.
     pub fn go(&self, explained: &dyn Fn(&Fail) -> String) -> Result<()> {
         self.tell(GO)?;
+        drop(self.exe.take());
         let mut bytes = [0; message::SIZE];
         match socket::receive(&self.channel, &mut bytes) {
             // Its end closed on execve. Or it died: who waits for it learns how.
