@@ -1,7 +1,6 @@
 //! `create`: everything up to the start barrier. The first half of `run`, too.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -9,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Context;
 use crate::cgroup::Cgroup;
-use crate::launch::{self, Started, failed, foreground};
+use crate::launch::{self, Started, failed};
 use crate::plan::{self, MountKind, Options, Plan};
 use crate::store::{self, Container, Record};
 use crate::sys::{Errno, fs};
@@ -287,19 +286,8 @@ fn settle(
 ) -> Result<(Started, Option<std::os::fd::OwnedFd>)> {
     c.trace.begin("settle");
     let result = (|| {
-        let mut console = started.console.take();
-        if let (Some(path), Some(master)) = (&options.console_socket, &console) {
-            let path = cli::absolute(&c.cwd, path);
-            launch::hand_over("console socket", &path, b"/dev/ptmx", master.as_fd())?;
-            console = None;
-        }
-        if let Some(master) = &console {
-            foreground::take(master)?;
-        }
-        if let Some(path) = &options.pidfd_socket {
-            let path = cli::absolute(&c.cwd, path);
-            launch::hand_over("pidfd socket", &path, b"standard", started.pidfd.as_fd())?;
-        }
+        let (terminal, pidfd) = (&options.console_socket, &options.pidfd_socket);
+        let console = super::give_away(c, &mut started, terminal, pidfd, b"standard")?;
         fault::point("create:settled")?;
         container.commit()?;
         fault::point("create:committed")?;

@@ -92,19 +92,8 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
     let settled = (|| {
         rdt::add(&record, started.pid)?;
         fault::point("exec:ready")?;
-        let mut console = started.console.take();
-        if let (Some(path), Some(master)) = (&options.console_socket, &console) {
-            let path = cli::absolute(&c.cwd, path);
-            launch::hand_over("console socket", &path, b"/dev/ptmx", master.as_fd())?;
-            console = None;
-        }
-        if let Some(master) = &console {
-            foreground::take(master)?;
-        }
-        if let Some(path) = &options.pidfd_socket {
-            let path = cli::absolute(&c.cwd, path);
-            launch::hand_over("pidfd socket", &path, b"setns", started.pidfd.as_fd())?;
-        }
+        let (terminal, pidfd) = (&options.console_socket, &options.pidfd_socket);
+        let console = super::give_away(c, &mut started, terminal, pidfd, b"setns")?;
         if let Some(master) = &console {
             foreground::resize(master.as_fd());
         }

@@ -16,11 +16,12 @@ mod start;
 mod state;
 mod update;
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use crate::cli::{Caller, CgroupManager, Command, Global, Root};
+use crate::cli::{self, Caller, CgroupManager, Command, Global, Root};
 use crate::log::Log;
 use crate::trace::Trace;
 use crate::{cgroup, host, launch, sys};
@@ -164,6 +165,31 @@ pub fn missing_descriptor(command: &Command) -> Option<anyhow::Error> {
         Some(n) => format!("unable to stat preserved-fd {n} (of {preserve})"),
     };
     Some(launch::failed(errno, name).context(context))
+}
+
+/// Sends a child's terminal and its pidfd to the sockets that were named; `kind` is what the pidfd's
+/// receiver reads. The terminal's master, where no socket took it: it's ours to serve.
+fn give_away(
+    c: &Context,
+    started: &mut launch::Started,
+    console_socket: &Option<PathBuf>,
+    pidfd_socket: &Option<PathBuf>,
+    kind: &[u8],
+) -> Result<Option<OwnedFd>> {
+    let mut console = started.console.take();
+    if let (Some(path), Some(master)) = (console_socket, &console) {
+        let path = cli::absolute(&c.cwd, path);
+        launch::hand_over("console socket", &path, b"/dev/ptmx", master.as_fd())?;
+        console = None;
+    }
+    if let Some(master) = &console {
+        launch::foreground::take(master)?;
+    }
+    if let Some(path) = pidfd_socket {
+        let path = cli::absolute(&c.cwd, path);
+        launch::hand_over("pidfd socket", &path, kind, started.pidfd.as_fd())?;
+    }
+    Ok(console)
 }
 
 fn verb(name: &str, id: &str) -> String {

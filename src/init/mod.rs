@@ -134,7 +134,7 @@ impl Common<'_> {
         }
     }
 
-    fn expect(&self, word: u8) {
+    fn await_word(&self, word: u8) {
         if self.await_parent() != word {
             sys::process::exit_now(1);
         }
@@ -223,7 +223,7 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
     let own_user = new & libc::CLONE_NEWUSER as u64 != 0;
     if own_user {
         // Until the maps are written we are nobody, and may not even open the executable.
-        c.common.expect(MAPPED);
+        c.common.await_word(MAPPED);
         become_root()?;
     }
     c.common.begin()?;
@@ -268,7 +268,7 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
     }
     if c.parent_hooks {
         c.send(&Message::Hooks, None).at(Step::Parent)?;
-        c.common.expect(HOOKS_DONE);
+        c.common.await_word(HOOKS_DONE);
     }
     if !c.create_container.hooks.is_empty() {
         fs::fchdir(&root).at(Step::CreateContainerHook)?;
@@ -386,7 +386,7 @@ fn appear(e: &Entry) -> Result<(), Fail> {
     match sys::process::clone3(libc::CLONE_PARENT as u64, None).at(Step::Namespaces)? {
         // What we say next must not overtake it.
         Clone::Child => {
-            e.common.expect(MOVED);
+            e.common.await_word(MOVED);
             Ok(())
         }
         Clone::Parent { pid, .. } => {
@@ -531,7 +531,7 @@ impl Finish<'_> {
 fn wait_for_nothing(c: &Context) -> Result<Never, Fail> {
     let ready = Message::Ready { machine: 0 };
     c.send(&ready, None).at(Step::Parent)?;
-    c.common.expect(COMMITTED);
+    c.common.await_word(COMMITTED);
     if let Some(fifo) = c.fifo {
         let _ = fs::read(fifo, &mut [0]);
     }
@@ -589,7 +589,7 @@ fn join_namespaces(c: &Context) -> Result<(), Fail> {
     match sys::process::clone3(flags, None).at(Step::Namespaces)? {
         // What we say next must not overtake it.
         Clone::Child => {
-            c.common.expect(MOVED);
+            c.common.await_word(MOVED);
             Ok(())
         }
         Clone::Parent { pid, .. } => {
