@@ -240,7 +240,7 @@ pub struct Exec {
     #[arg(short, long, value_name = "UID[:GID]", value_parser = values::user)]
     pub user: Option<User>,
     /// Add a supplementary group id (repeatable)
-    #[arg(short = 'g', long, value_name = "GID", value_parser = values::u32)]
+    #[arg(short = 'g', long, value_name = "GID", value_parser = values::gid)]
     pub additional_gids: Vec<u32>,
     /// Take the process from this file, a JSON object like "process" in config.json
     #[arg(short, long, value_name = "FILE")]
@@ -392,7 +392,7 @@ pub struct Update {
     #[arg(short, long, value_name = "FILE")]
     pub resources: Option<PathBuf>,
     /// Set the weight of block I/O, 10 to 1000
-    #[arg(long, value_name = "WEIGHT", value_parser = values::u16)]
+    #[arg(long, value_name = "WEIGHT", value_parser = values::weight)]
     pub blkio_weight: Option<u16>,
     /// Set the length of a CFS period in µs, 0 for the system's default
     #[arg(long, value_name = "MICROSECONDS", value_parser = values::decimal_u64)]

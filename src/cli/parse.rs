@@ -67,7 +67,11 @@ fn command(global: &mut Global, args: &mut dyn Iterator<Item = OsString>) -> Res
         return Err(Stop::Print(version()));
     }
     for (at, value) in before.flags {
-        set(global, GLOBALS[at].long, value).map_err(|reason| misuse(None, &reason))?;
+        set(global, GLOBALS[at].long, value).map_err(|reason| Stop::Refuse {
+            stdout: String::new(),
+            message: reason,
+            code: 1,
+        })?;
     }
 
     let mut args = before.operands.into_iter();
@@ -223,10 +227,14 @@ fn matches(
         given.operands.remove(1); // `exec ID -- CMD`: runc would look for a program named "--".
     }
     check_operands(name, &command, given.operands.len())?;
+    let id = given.operands.first().cloned();
     let args = given.for_clap(&flags);
     command
         .try_get_matches_from_mut(args)
-        .map_err(|error| misuse(Some(name), &reason(&error)))
+        .map_err(|error| match unreadable(&error) {
+            true => misuse(Some(name), &reason(&error)),
+            false => refusal(name, id, &reason(&error)),
+        })
 }
 
 /// `checkArgs` of runc's utils.go.
@@ -294,6 +302,33 @@ fn reason(error: &clap::Error) -> String {
         Some("format") => format!("invalid format option {value:?}: {reason}"),
         Some(flag) => format!("invalid value {value:?} for flag -{flag}: {reason}"),
         None => format!("invalid {arg} {value:?}: {reason}"),
+    }
+}
+
+/// Whether Go's `flag` package would refuse the value itself. The others are the verb's to refuse: in
+/// its own words, with its own exit code, and without help.
+fn unreadable(error: &clap::Error) -> bool {
+    match error.source() {
+        Some(reason) => matches!(
+            reason.to_string().as_str(),
+            values::PARSE_ERROR | values::OUT_OF_RANGE
+        ),
+        None => error.kind() == ErrorKind::InvalidUtf8,
+    }
+}
+
+/// A verb's refusal of a value: what `cmd` makes of any error of the verb.
+fn refusal(name: &str, id: Option<OsString>, reason: &str) -> Stop {
+    let id = id.unwrap_or_default();
+    let (message, code) = match name {
+        "exec" => (format!("exec {id:?}: exec failed: {reason}"), 255),
+        "list" | "completion" => (reason.to_owned(), 1),
+        _ => (format!("{name} {id:?}: {reason}"), 1),
+    };
+    Stop::Refuse {
+        stdout: String::new(),
+        message,
+        code,
     }
 }
 

@@ -356,64 +356,112 @@ fn mistakes_are_told_as_runc_tells_them() {
         ),
         ("exec -e", "flag needs an argument: -e"),
         (
-            "exec -u root web ls",
-            "invalid value \"root\" for flag -user: not UID[:GID]",
-        ),
-        (
             "exec -g x web ls",
             "invalid value \"x\" for flag -additional-gids: parse error",
         ),
         ("list --format", "flag needs an argument: -format"),
-        // runc stops at "option".
         (
-            "list -f yaml",
-            "invalid format option \"yaml\": not one of table, json",
+            "events --interval 1q web",
+            "invalid value \"1q\" for flag -interval: parse error",
         ),
-        (
-            "ps -f= web",
-            "invalid format option \"\": not one of table, json",
-        ),
-        (
-            "events --interval 0s web",
-            "invalid value \"0s\" for flag -interval: duration interval must be greater than 0",
-        ),
-        (
-            "update --memory 1q web",
-            "invalid value \"1q\" for flag -memory: invalid suffix",
-        ),
-        ("update --blkio-weight 70000 web", {
-            "invalid value \"70000\" for flag -blkio-weight: value out of range"
+        ("update --pids-limit 1.5 web", {
+            "invalid value \"1.5\" for flag -pids-limit: parse error"
         }),
-        ("checkpoint --manage-cgroups-mode x web", {
-            "invalid value \"x\" for flag -manage-cgroups-mode: not one of soft, full, strict, ignore"
-        }),
-        (
-            "completion tcsh",
-            "invalid <shell> \"tcsh\": not one of bash, zsh, fish",
-        ),
         ("--bogus list", "flag provided but not defined: -bogus"),
         ("--log", "flag needs an argument: -log"),
         (
             "--debug=maybe list",
             "invalid boolean value \"maybe\" for -debug: parse error",
         ),
-        ("--log-format xml list", "invalid log-format: xml"),
-        // runc looks only when it needs it.
-        (
-            "--rootless maybe list",
-            "invalid value \"maybe\" for flag -rootless: not one of true, false, auto",
-        ),
-        ("--cgroup-manager x list", {
-            "invalid value \"x\" for flag -cgroup-manager: not one of cgroupfs, systemd, disabled"
-        }),
-        // runc takes the current directory.
-        ("--root= list", "Option --root argument should not be empty"),
     ] {
         assert_eq!(
             refused(line),
             (message.into(), 1, usage(message)),
             "{line:?}"
         );
+    }
+}
+
+/// What runc's flags let pass as text and its verbs refuse: one line, no help, the verb's exit code.
+#[test]
+fn what_a_verb_reads_itself_is_its_own_error() {
+    const UID: &str = "bad uid: not a number from 0 to 4294967295 (names are not looked up)";
+    const GID: &str = "bad gid: not a number from 0 to 4294967295 (names are not looked up)";
+    let user = |value, why| {
+        format!("exec \"web\": exec failed: invalid value \"{value}\" for flag -user: {why}")
+    };
+    for (line, code, message) in [
+        ("exec -u root web ls", 255, user("root", UID)),
+        ("exec -u 0:root web ls", 255, user("0:root", GID)),
+        ("exec -u 0: web ls", 255, user("0:", GID)),
+        ("exec -u -1 web ls", 255, user("-1", UID)),
+        ("exec -u 4294967296 web ls", 255, user("4294967296", UID)),
+        (
+            "exec -g -1 web ls",
+            255,
+            "exec \"web\": exec failed: invalid value \"-1\" for flag -additional-gids: additional-gids must be a positive number".into(),
+        ),
+        (
+            "list -f yaml",
+            1,
+            "invalid format option \"yaml\": not one of table, json".into(),
+        ),
+        (
+            "ps -f= web",
+            1,
+            "ps \"web\": invalid format option \"\": not one of table, json".into(),
+        ),
+        (
+            "events --interval 0s web",
+            1,
+            "events \"web\": invalid value \"0s\" for flag -interval: duration interval must be greater than 0".into(),
+        ),
+        (
+            "update --memory 1q web",
+            1,
+            "update \"web\": invalid value \"1q\" for flag -memory: invalid suffix".into(),
+        ),
+        (
+            "update --cpu-share -1 web",
+            1,
+            "update \"web\": invalid value \"-1\" for flag -cpu-share: invalid syntax".into(),
+        ),
+        (
+            "update --blkio-weight 70000 web",
+            1,
+            "update \"web\": invalid value \"70000\" for flag -blkio-weight: not between 10 and 1000".into(),
+        ),
+        (
+            "checkpoint --manage-cgroups-mode x web",
+            1,
+            "checkpoint \"web\": invalid value \"x\" for flag -manage-cgroups-mode: not one of soft, full, strict, ignore".into(),
+        ),
+        (
+            "completion tcsh",
+            1,
+            "invalid <shell> \"tcsh\": not one of bash, zsh, fish".into(),
+        ),
+        ("--log-format xml list", 1, "invalid log-format: xml".into()),
+        // runc looks only when it needs it.
+        (
+            "--rootless maybe list",
+            1,
+            "invalid value \"maybe\" for flag -rootless: not one of true, false, auto".into(),
+        ),
+        (
+            "--cgroup-manager x list",
+            1,
+            "invalid value \"x\" for flag -cgroup-manager: not one of cgroupfs, systemd, disabled"
+                .into(),
+        ),
+        // runc takes the current directory.
+        (
+            "--root= list",
+            1,
+            "Option --root argument should not be empty".into(),
+        ),
+    ] {
+        assert_eq!(refused(line), (message, code, String::new()), "{line:?}");
     }
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::User;
 
 /// Go's wording for a value that its `flag` package cannot read.
-const PARSE_ERROR: &str = "parse error";
+pub const PARSE_ERROR: &str = "parse error";
 
 /// Go's wording for a number that does not fit.
-const OUT_OF_RANGE: &str = "value out of range";
+pub const OUT_OF_RANGE: &str = "value out of range";
 
 /// `strconv.ParseBool`.
 pub fn bool(text: &str) -> Option<bool> {
@@ -60,11 +60,6 @@ pub fn u32(text: &str) -> Result<u32, &'static str> {
     i64(text)?.try_into().map_err(|_| OUT_OF_RANGE)
 }
 
-/// [`i64()`], never negative, in 16 bits.
-pub fn u16(text: &str) -> Result<u16, &'static str> {
-    i64(text)?.try_into().map_err(|_| OUT_OF_RANGE)
-}
-
 /// A decimal number without sign (`strconv.ParseUint` with base 10).
 pub fn decimal_u64(text: &str) -> Result<u64, &'static str> {
     if text.starts_with('+') {
@@ -80,17 +75,31 @@ pub fn decimal_i64(text: &str) -> Result<i64, &'static str> {
 
 /// `UID[:GID]`, both decimal.
 pub fn user(text: &str) -> Result<User, &'static str> {
-    let number = |text: &str| text.parse().map_err(|_| "not UID[:GID]");
-    match text.split_once(':') {
-        None => Ok(User {
-            uid: number(text)?,
-            gid: None,
-        }),
-        Some((uid, gid)) => Ok(User {
-            uid: number(uid)?,
-            gid: Some(number(gid)?),
-        }),
+    const BAD_UID: &str = "bad uid: not a number from 0 to 4294967295 (names are not looked up)";
+    const BAD_GID: &str = "bad gid: not a number from 0 to 4294967295 (names are not looked up)";
+    let (uid, gid) = match text.split_once(':') {
+        None => (text, None),
+        Some((uid, gid)) => (uid, Some(gid)),
+    };
+    Ok(User {
+        uid: uid.parse().map_err(|_| BAD_UID)?,
+        gid: gid
+            .map(|gid| gid.parse().map_err(|_| BAD_GID))
+            .transpose()?,
+    })
+}
+
+/// A group id: [`i64()`], never negative, in 32 bits.
+pub fn gid(text: &str) -> Result<u32, &'static str> {
+    match i64(text)? {
+        number if number < 0 => Err("additional-gids must be a positive number"),
+        number => number.try_into().map_err(|_| OUT_OF_RANGE),
     }
+}
+
+/// A weight of block I/O: [`i64()`] in 16 bits.
+pub fn weight(text: &str) -> Result<u16, &'static str> {
+    i64(text)?.try_into().map_err(|_| "not between 10 and 1000")
 }
 
 /// A number of bytes: `1073741824`, `512m`, `1.5GiB`, `64 KB` (all powers of 1024), or `-1` for unlimited.
@@ -122,14 +131,13 @@ pub fn size(text: &str) -> Result<i64, &'static str> {
     };
     let bytes = number * 1024f64.powi(power as i32);
     if bytes >= i64::MAX as f64 {
-        return Err(OUT_OF_RANGE);
+        return Err("more than 2^63 bytes");
     }
     Ok(bytes as i64)
 }
 
 /// A duration above zero, as Go's `time.ParseDuration` reads it: `5s`, `100ms`, `1m30s`, `1.5h`.
 pub fn interval(text: &str) -> Result<Duration, &'static str> {
-    const INVALID: &str = "invalid duration";
     const POSITIVE: &str = "duration interval must be greater than 0";
     const UNITS: [(&str, f64); 8] = [
         ("ns", 1e0),
@@ -150,28 +158,28 @@ pub fn interval(text: &str) -> Result<Duration, &'static str> {
         return Err(POSITIVE);
     }
     if rest.is_empty() {
-        return Err(INVALID);
+        return Err(PARSE_ERROR);
     }
     let mut nanoseconds = 0f64;
     while !rest.is_empty() {
         let end = rest
             .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .ok_or("missing unit in duration")?;
+            .ok_or(PARSE_ERROR)?;
         let (number, tail) = rest.split_at(end);
         let end = tail
             .find(|c: char| c.is_ascii_digit() || c == '.')
             .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(end);
-        let number: f64 = number.parse().map_err(|_| INVALID)?;
+        let number: f64 = number.parse().map_err(|_| PARSE_ERROR)?;
         let (_, factor) = UNITS
             .iter()
             .find(|(name, _)| *name == unit)
-            .ok_or("unknown unit in duration")?;
+            .ok_or(PARSE_ERROR)?;
         nanoseconds += number * factor;
         rest = tail;
     }
     match nanoseconds {
-        n if n > i64::MAX as f64 => Err(INVALID),
+        n if n > i64::MAX as f64 => Err(PARSE_ERROR),
         n if negative || n < 1.0 => Err(POSITIVE),
         n => Ok(Duration::from_nanos(n as u64)),
     }
@@ -229,8 +237,12 @@ mod tests {
         );
         assert_eq!((u32("-1"), u32("x")), (Err(OUT_OF_RANGE), Err(PARSE_ERROR)));
         assert_eq!(
-            (u16("65535"), u16("65536")),
-            (Ok(u16::MAX), Err(OUT_OF_RANGE))
+            (weight("65535"), weight("65536")),
+            (Ok(u16::MAX), Err("not between 10 and 1000"))
+        );
+        assert_eq!(
+            (gid("4294967295"), gid("4294967296"), gid("x")),
+            (Ok(u32::MAX), Err(OUT_OF_RANGE), Err(PARSE_ERROR))
         );
         assert_eq!((i32("-1"), i32("2147483648")), (Ok(-1), Err(OUT_OF_RANGE)));
     }

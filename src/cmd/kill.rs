@@ -10,7 +10,9 @@ use crate::{cli, store};
 /// `kill`.
 pub fn kill(c: &Context, options: &cli::Kill) -> Result<u8> {
     c.trace.begin("record");
-    let signal = parse(options.signal.as_deref().unwrap_or("SIGTERM"))?;
+    // An empty word is none, as in runc: a script's variable that isn't set.
+    let signal = options.signal.as_deref().filter(|s| !s.is_empty());
+    let signal = parse(signal.unwrap_or("SIGTERM"))?;
     let (_, record) = store::open(&c.root, &options.id)?;
     c.trace.begin("signal");
     let namespaces = &record.config.namespaces;

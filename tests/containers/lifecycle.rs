@@ -27,6 +27,7 @@ pub const TESTS: Tests = tests![
     created_dies_of_term,
     kill_takes_names_and_numbers,
     kill_all_forgives_the_stopped,
+    kill_takes_an_empty_signal_as_none,
     kill_without_pid_namespace_takes_all,
     delete_takes_what_init_left,
     process_may_be_absent_until_start,
@@ -313,6 +314,13 @@ fn kill_all_forgives_the_stopped(way: Way) {
     b.wait_status("stopped");
     b.call("kill").args(["--all", &b.id, "9"]).run().ok();
     b.call("kill").args(["-a", &b.id]).run().ok();
+}
+
+fn kill_takes_an_empty_signal_as_none(way: Way) {
+    let b = Bundle::new(way).sleeper();
+    b.run_detached().ok();
+    b.kill("").ok();
+    b.wait_status("stopped");
 }
 
 /// Removes a namespace from a config.
