@@ -87,7 +87,7 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
     if m.copy_up {
         copy_up::copy(target.as_fd(), tree.as_fd()).map_err(fail(MountStep::CopyUp))?;
     }
-    mount::move_mount(&tree, &target).map_err(fail(MountStep::Attach))?;
+    mount::move_mount(&tree, &target).map_err(|errno| unlike(errno, &tree, &target))?;
     if let Some(label) = &m.relabel {
         fs::set_label(&tree, label).map_err(fail(MountStep::Label))?;
     }
@@ -96,6 +96,24 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
         c.late[i].set(Some(tree));
     }
     Ok(())
+}
+
+/// Why a tree can't be attached: move_mount(2) says EINVAL for almost anything, also for a directory on
+/// a file, for which mount(2) says ENOTDIR, and engines look for those words.
+fn unlike(errno: Errno, tree: &OwnedFd, target: &OwnedFd) -> Fail {
+    let directory = |fd: &OwnedFd| fs::fstat(fd).map(|s| fs::is_type(&s, libc::S_IFDIR));
+    let (words, errno) = match (errno, directory(tree), directory(target)) {
+        (Errno::EINVAL, Ok(true), Ok(false)) => (
+            &b"it is a directory, and the mount point is not"[..],
+            Errno::ENOTDIR,
+        ),
+        (Errno::EINVAL, Ok(false), Ok(true)) => (
+            &b"the mount point is a directory, and it is not"[..],
+            Errno::ENOTDIR,
+        ),
+        _ => (&b""[..], errno),
+    };
+    fail(MountStep::Attach)(errno).noting(words)
 }
 
 /// The tree of a bind. In a user namespace we may not be able to reach the source, nor to map it:
