@@ -166,7 +166,7 @@ impl Cgroup {
         {
             if json.starts_with("linux.resources.unified[") {
                 return anyhow!(
-                    "unified resource {file:?} can't be set: controller {controller:?} not available"
+                    "{json}: unified resource {file:?} can't be set: controller {controller:?} not available"
                 );
             }
             return anyhow!("{json}: controller {controller:?} not available in cgroup {at}");
@@ -193,10 +193,12 @@ impl Cgroup {
         };
         let Check { limit, swap } = check;
         if swap > 0 && swap <= usage {
-            bail!("rejecting memory+swap limit {swap} <= usage {usage}");
+            bail!(
+                "linux.resources.memory.swap: rejecting memory+swap limit {swap} <= usage {usage}"
+            );
         }
         if limit > 0 && limit <= usage {
-            bail!("rejecting memory limit {limit} <= usage {usage}");
+            bail!("linux.resources.memory.limit: rejecting memory limit {limit} <= usage {usage}");
         }
         Ok(())
     }

@@ -272,7 +272,7 @@ fn too_much_memory_is_killed_and_told() {
     let check = r#"{"memory":{"limit":4096,"checkBeforeUpdate":true}}"#;
     let error = update(&real, check).unwrap_err().to_string();
     assert!(
-        error.starts_with("rejecting memory limit 4096 <= usage "),
+        error.starts_with("linux.resources.memory.limit: rejecting memory limit 4096 <= usage "),
         "{error}"
     );
     real.0.kill().unwrap();

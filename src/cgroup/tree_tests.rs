@@ -75,7 +75,7 @@ fn failures_name_setting_file_and_cause() {
         ),
         (
             r#"{"unified":{"memory.high":"1"}}"#,
-            "unified resource \"memory.high\" can't be set: controller \"memory\" not available"
+            "linux.resources.unified[\"memory.high\"]: unified resource \"memory.high\" can't be set: controller \"memory\" not available"
                 .into(),
         ),
         (
@@ -106,11 +106,11 @@ fn a_limit_below_usage_is_refused_when_asked_for() {
     let error = |json| apply(&tree, json, Purpose::Update).unwrap_err().to_string();
     assert_eq!(
         error(r#"{"memory":{"limit":5000,"checkBeforeUpdate":true}}"#),
-        "rejecting memory limit 5000 <= usage 5000"
+        "linux.resources.memory.limit: rejecting memory limit 5000 <= usage 5000"
     );
     assert_eq!(
         error(r#"{"memory":{"limit":4000,"swap":4500,"checkBeforeUpdate":true}}"#),
-        "rejecting memory+swap limit 4500 <= usage 5000"
+        "linux.resources.memory.swap: rejecting memory+swap limit 4500 <= usage 5000"
     );
     assert_eq!(tree.text("memory.max"), "old");
     let enough = r#"{"memory":{"limit":5001,"checkBeforeUpdate":true}}"#;
