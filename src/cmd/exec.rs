@@ -85,11 +85,12 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
         signal_mask: signals.as_ref().map(|s| s.before),
         trace: c.trace,
     };
-    let mut started = enter(request, options, &record)?;
+    let mut started =
+        enter(request, options, &record).context("unable to start container process")?;
     c.log
         .debug(format_args!("process {} is in the container", started.pid));
     c.trace.begin("settle");
-    let settled = (|| {
+    let settled = (|| -> Result<_> {
         rdt::add(&record, started.pid)?;
         fault::point("exec:ready")?;
         let (terminal, pidfd) = (&options.console_socket, &options.pidfd_socket);
@@ -102,12 +103,16 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
         started.go(&|fail| explain::process(fail, &process))?;
         c.trace.child_left();
         fault::point("exec:running")?;
+        Ok(console)
+    })()
+    .context("unable to start container process")
+    .and_then(|console| {
         // Only for a process that runs: conmon takes the file for a success.
         if let Some(path) = &options.pid_file {
             write_pid_file(&cli::absolute(&c.cwd, path), started.pid)?;
         }
         Ok(console)
-    })();
+    });
     let console = match settled {
         Ok(console) => console,
         Err(error) => {
@@ -178,18 +183,21 @@ fn asked_for(c: &Context, options: &cli::Exec, record: &Record) -> Result<spec::
     }
     process.set_user(user);
     if !options.cap.is_empty() {
-        add_capabilities(&mut process, &options.cap)?;
+        add_capabilities(c, &mut process, &options.cap);
     }
     Ok(process)
 }
 
 /// `--cap`: into bounding, effective and permitted; into ambient only where it's inheritable, for the
-/// kernel would refuse it otherwise.
-fn add_capabilities(process: &mut spec::Process, names: &[String]) -> Result<()> {
+/// kernel would refuse it otherwise. Names that nobody knows are warned of, as those of config.json.
+fn add_capabilities(c: &Context, process: &mut spec::Process, names: &[String]) {
     let mut sets = process.capabilities().clone().unwrap_or_default();
     for name in names {
-        let cap: spec::Capability = serde_json::from_value(name.as_str().into())
-            .map_err(|_| anyhow::anyhow!("--cap: unknown capability {name:?}"))?;
+        let Ok(cap) = serde_json::from_value::<spec::Capability>(name.as_str().into()) else {
+            let why = "ignoring unknown or unavailable capabilities";
+            c.log.warn(format_args!("--cap: {why}: [{name}]"));
+            continue;
+        };
         let add = |set: &Option<spec::Capabilities>| {
             let mut set = set.clone().unwrap_or_default();
             set.insert(cap);
@@ -209,7 +217,6 @@ fn add_capabilities(process: &mut spec::Process, names: &[String]) -> Result<()>
         }
     }
     process.set_capabilities(Some(sets));
-    Ok(())
 }
 
 /// The container's filter, as `create` compiled it.

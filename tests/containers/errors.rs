@@ -308,7 +308,37 @@ const ROWS: &[Row] = &[
                 json!({"destination": "/file", "type": "tmpfs", "source": "tmpfs"}),
             )
         },
-        r#"unable to start container process: error during container init: error mounting "tmpfs" to rootfs at "/file": mounts[0]: attach: invalid argument (EINVAL)"#,
+        r#"unable to start container process: error during container init: error mounting "tmpfs" to rootfs at "/file": mounts[0]: attach (it is a directory, and the mount point is not): not a directory (ENOTDIR)"#,
+    ),
+    (
+        |b| {
+            fs::write(b.rootfs("file"), "").expect("write");
+            mount(
+                b,
+                json!({"destination": "/file", "type": "bind", "source": "/proc", "options": ["bind"]}),
+            )
+        },
+        r#"unable to start container process: error during container init: error mounting "/proc" to rootfs at "/file": mounts[0]: attach (it is a directory, and the mount point is not): not a directory (ENOTDIR)"#,
+    ),
+    (
+        |b| {
+            mount(
+                b,
+                json!({"destination": "/tmp", "type": "bind", "source": "/dev/null", "options": ["bind"]}),
+            );
+            fs::create_dir(b.rootfs("tmp")).expect("mkdir");
+        },
+        r#"unable to start container process: error during container init: error mounting "/dev/null" to rootfs at "/tmp": mounts[0]: attach (the mount point is a directory, and it is not): not a directory (ENOTDIR)"#,
+    ),
+    (
+        |b| {
+            fs::write(b.rootfs("file"), "").expect("write");
+            mount(
+                b,
+                json!({"destination": "/file", "type": "cgroup", "source": "cgroup"}),
+            )
+        },
+        r#"unable to start container process: error during container init: error mounting "cgroup" to rootfs at "/file": mounts[0]: attach (it is a directory, and the mount point is not): not a directory (ENOTDIR)"#,
     ),
     (
         |b| b.change(|s| s["linux"]["sysctl"] = json!({"kernel.hostname": "x"})),
@@ -363,7 +393,7 @@ const ROWS: &[Row] = &[
     ),
     (
         |b| b.change(|s| s["linux"]["resources"]["unified"] = json!({"zoo.max": "1"})),
-        r#"unable to start container process: unified resource "zoo.max" can't be set: controller "zoo" not available"#,
+        r#"unable to start container process: linux.resources.unified["zoo.max"]: unified resource "zoo.max" can't be set: controller "zoo" not available"#,
     ),
     (
         |b| b.change(|s| s["process"]["apparmorProfile"] = json!("zoo")),
@@ -484,10 +514,39 @@ fn exec_says_what_is_wrong(way: Way) {
         let said = told(
             &b,
             b.exec(args).fails_with(255),
-            "runz: exec \"ID\": exec failed: ",
+            "runz: exec \"ID\": exec failed: unable to start container process: ",
         );
         assert_eq!(said, wanted);
     }
+    // Read by the verb, not by its flags: its exit code, and no help.
+    for (flags, wanted) in [
+        (
+            ["--user", "root"],
+            r#"invalid value "root" for flag -user: bad uid: not a number from 0 to 4294967295 (names are not looked up)"#,
+        ),
+        (
+            ["--cgroup", "nothing"],
+            r#"unable to start container process: --cgroup: cgroup not exist: /sys/fs/cgroup/ID/nothing: no such file or directory (ENOENT)"#,
+        ),
+        (
+            ["--cwd", "/bin/busybox"],
+            r#"unable to start container process: process.cwd: chdir to cwd ("/bin/busybox"): not a directory (ENOTDIR)"#,
+        ),
+    ] {
+        let out = b.call("exec").args(flags).args([&b.id, "true"]).run();
+        assert_eq!(out.stdout, "", "{flags:?}");
+        let said = told(&b, out.fails_with(255), "runz: exec \"ID\": exec failed: ");
+        assert_eq!(said, wanted);
+    }
+    let out = b
+        .call("exec")
+        .args(["--cap", "CAP_ZOO", &b.id, "true"])
+        .run();
+    let said = out.exits(0).stderr;
+    assert!(
+        said.contains("ignoring unknown or unavailable capabilities: [CAP_ZOO]"),
+        "{said}"
+    );
     for (process, wanted) in [
         (
             "{",
