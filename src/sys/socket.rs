@@ -16,35 +16,48 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// Room for one descriptor in a control message.
-const CONTROL: usize = 64;
+/// How many descriptors a message may carry.
+pub const DESCRIPTORS: usize = 32;
+
+/// Room for as many in a control message.
+const CONTROL: usize = 16 + 4 * DESCRIPTORS;
 
 #[repr(align(8))]
 struct Control([u8; CONTROL]);
 
 /// Sends `data`, and `fd` with it (unix(7), SCM_RIGHTS).
 pub fn send(socket: impl AsFd, data: &[u8], fd: Option<BorrowedFd>) -> Result<()> {
+    send_many(socket, data, fd.as_slice())
+}
+
+/// Sends `data`, and all of `fds` with it, of which there may be [`DESCRIPTORS`].
+pub fn send_many(socket: impl AsFd, data: &[u8], fds: &[BorrowedFd]) -> Result<()> {
+    if fds.len() > DESCRIPTORS {
+        return Err(Errno::EINVAL);
+    }
     let mut control = Control([0; CONTROL]);
     let mut io = libc::iovec {
         iov_base: data.as_ptr().cast_mut().cast(),
         iov_len: data.len(),
     };
+    let size = (fds.len() * size_of::<RawFd>()) as u32;
     // SAFETY: the headers point to `io` and `control`, which outlive the call; `control` has room
-    // for one descriptor and is aligned for cmsghdr.
+    // for as many descriptors and is aligned for cmsghdr.
     retry(|| unsafe {
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = &mut io;
         message.msg_iovlen = 1;
-        if let Some(fd) = fd {
+        if !fds.is_empty() {
             message.msg_control = control.0.as_mut_ptr().cast();
-            message.msg_controllen = libc::CMSG_SPACE(size_of::<RawFd>() as u32) as usize;
+            message.msg_controllen = libc::CMSG_SPACE(size) as usize;
             let header = libc::CMSG_FIRSTHDR(&message);
             (*header).cmsg_level = libc::SOL_SOCKET;
             (*header).cmsg_type = libc::SCM_RIGHTS;
-            (*header).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as u32) as usize;
-            libc::CMSG_DATA(header)
-                .cast::<RawFd>()
-                .write_unaligned(fd.as_raw_fd());
+            (*header).cmsg_len = libc::CMSG_LEN(size) as usize;
+            let room = libc::CMSG_DATA(header).cast::<RawFd>();
+            for (n, fd) in fds.iter().enumerate() {
+                room.add(n).write_unaligned(fd.as_raw_fd());
+            }
         }
         check(
             libc::sendmsg(socket.as_fd().as_raw_fd(), &message, libc::MSG_NOSIGNAL) as libc::c_long,
@@ -56,12 +69,24 @@ pub fn send(socket: impl AsFd, data: &[u8], fd: Option<BorrowedFd>) -> Result<()
 /// Receives a message into `data`, and the descriptor that came with it. A length of 0 means that
 /// the other end is closed.
 pub fn receive(socket: impl AsFd, data: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+    let mut fd = [None];
+    let n = receive_many(socket, data, &mut fd)?;
+    Ok((n, fd[0].take()))
+}
+
+/// Receives a message into `data`, and the descriptors that came with it into `fds`, in order; those
+/// for which there is no room are closed. EMSGSIZE: it's longer than `data`.
+pub fn receive_many(
+    socket: impl AsFd,
+    data: &mut [u8],
+    fds: &mut [Option<OwnedFd>],
+) -> Result<usize> {
     let mut control = Control([0; CONTROL]);
     let mut io = libc::iovec {
         iov_base: data.as_mut_ptr().cast(),
         iov_len: data.len(),
     };
-    // SAFETY: as in `send`; a received descriptor is new and ours.
+    // SAFETY: as in `send_many`; a received descriptor is new and ours.
     unsafe {
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = &mut io;
@@ -83,16 +108,25 @@ pub fn receive(socket: impl AsFd, data: &mut [u8]) -> Result<(usize, Option<Owne
             Err(Errno::ECONNRESET) => once()?,
             other => other?,
         };
-        let mut fd = None;
-        let header = libc::CMSG_FIRSTHDR(&message);
-        if !header.is_null()
-            && (*header).cmsg_level == libc::SOL_SOCKET
-            && (*header).cmsg_type == libc::SCM_RIGHTS
-        {
-            let raw = libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned();
-            fd = Some(OwnedFd::from_raw_fd(raw));
+        let mut room = fds.iter_mut();
+        let mut header = libc::CMSG_FIRSTHDR(&message);
+        while !header.is_null() {
+            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
+                let bytes = (*header).cmsg_len - libc::CMSG_LEN(0) as usize;
+                let raw = libc::CMSG_DATA(header).cast::<RawFd>();
+                for at in 0..bytes / size_of::<RawFd>() {
+                    let fd = OwnedFd::from_raw_fd(raw.add(at).read_unaligned());
+                    if let Some(place) = room.next() {
+                        *place = Some(fd);
+                    }
+                }
+            }
+            header = libc::CMSG_NXTHDR(&message, header);
         }
-        Ok((n as usize, fd))
+        if message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+            return Err(Errno::EMSGSIZE);
+        }
+        Ok(n as usize)
     }
 }
 
