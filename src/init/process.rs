@@ -230,3 +230,37 @@ fn take_home(line: &[u8], uid: u32, slot: &[std::cell::Cell<u8>]) -> bool {
 pub fn find(p: &Process) -> std::result::Result<(&CStr, u16), Fail> {
     program::find(&p.candidates)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// Whatever is handed in as a procfs: what is found there must be one, and nothing mounted over it.
+    #[test]
+    fn only_a_procfs_is_written_to() {
+        let dir = std::env::temp_dir().join(format!("runz-write-proc-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("exec"), "fake").unwrap();
+        let path = std::ffi::CString::new(dir.to_str().unwrap()).unwrap();
+        let open = |path: &CStr| {
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            fs::open(fs::CWD, path, flags, 0).unwrap()
+        };
+        let written = write_proc(open(&path).as_fd(), c"exec", b"label");
+        let text = std::fs::read_to_string(dir.join("exec")).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!((written, &*text), (Err(Errno::EXDEV), "fake"));
+        // Nor what is mounted below, nor what a link leads to.
+        let root = open(c"/");
+        let name = c"proc/self/comm";
+        assert_eq!(write_proc(root.as_fd(), name, b"x"), Err(Errno::EXDEV));
+        let proc = open(c"/proc");
+        assert_eq!(write_proc(proc.as_fd(), c"self/comm", b"runz"), Ok(()));
+        assert_eq!(
+            write_proc(proc.as_fd(), c"self/exe", b"x"),
+            Err(Errno::ELOOP)
+        );
+    }
+}

@@ -170,15 +170,22 @@ pub fn process(fail: &Fail, p: &Process) -> String {
             )
         }
         Step::Apparmor => {
-            let profile = p.apparmor.as_deref().map(text).unwrap_or_default();
+            let value = p.apparmor.as_deref().map(text).unwrap_or_default();
+            let profile = value.strip_prefix("exec ").unwrap_or(&value);
+            let hint = match fail.errno {
+                Errno::ENOENT => " (is it loaded?)",
+                _ => "",
+            };
             said(&format_args!(
-                "unable to apply apparmor profile: {profile:?}: write /proc/self/attr/apparmor/exec"
+                "process.apparmorProfile: unable to apply apparmor profile {profile:?}{hint}: \
+                 write /proc/self/attr/apparmor/exec"
             ))
         }
         Step::Selinux => {
             let label = p.selinux.as_deref().map(text).unwrap_or_default();
             said(&format_args!(
-                "error setting SELinux label {label:?}: write /proc/self/attr/exec"
+                "process.selinuxLabel: error setting SELinux label {label:?}: write \
+                 /proc/self/attr/exec"
             ))
         }
         _ => other(fail),

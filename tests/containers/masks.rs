@@ -17,6 +17,7 @@ pub const TESTS: Tests = tests![
     masks_are_symlinks,
     fakes_of_proc_are_refused,
     sysctls_go_to_the_real_proc,
+    labels_go_to_the_real_proc,
     proc_is_swapped_meanwhile,
     volume_is_swapped_meanwhile,
 ];
@@ -159,6 +160,71 @@ fn sysctls_go_to_the_real_proc(way: Way) {
     assert_eq!(read("--net", "/proc/sys/net/ipv4/ip_forward"), "1\n");
     assert_eq!(read("--ipc", "/proc/sys/kernel/msgmax"), "4711\n");
     host.is_untouched("sysctls");
+}
+
+/// A machine whose kernel says that it has AppArmor and SELinux. It hasn't, or knows no such label.
+const LABELLED: &str = "exec unshare --mount sh -ec '
+    mount -t tmpfs none /sys/module
+    mkdir -p /sys/module/apparmor/parameters
+    echo Y > /sys/module/apparmor/parameters/enabled
+    mount -t tmpfs none /sys/fs
+    mkdir /sys/fs/cgroup /sys/fs/selinux
+    mount -t cgroup2 none /sys/fs/cgroup
+    echo 1 > /sys/fs/selinux/enforce
+    exec \"$@\"' sh \"$@\"";
+
+/// The same CVE with the labels of LSMs: a write that went astray would leave the program without its
+/// profile, and nobody would know.
+fn labels_go_to_the_real_proc(way: Way) {
+    let mut b = Bundle::new(way).sleeper().config(|spec| {
+        spec["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|m| m["destination"] != "/proc");
+        spec["linux"]["maskedPaths"] = json!([]);
+        spec["linux"]["readonlyPaths"] = json!([]);
+    });
+    let fakes = [
+        "/proc/self/attr/exec",
+        "/proc/self/attr/apparmor/exec",
+        "/proc/thread-self/attr/exec",
+        "/proc/thread-self/attr/apparmor/exec",
+    ];
+    for fake in fakes {
+        let path = b.rootfs(fake);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "fake\n").unwrap();
+    }
+    b.run_detached().ok();
+    let unspoilt = |b: &Bundle, what: &str| {
+        for fake in fakes {
+            let text = fs::read_to_string(b.rootfs(fake)).unwrap();
+            assert_eq!(text, "fake\n", "{what}: written to {fake}");
+        }
+    };
+    for (flag, words) in [
+        ("--apparmor", "write /proc/self/attr/apparmor/exec: "),
+        ("--process-label", "write /proc/self/attr/exec: "),
+    ] {
+        let call = b.call("exec").args([flag, "no-such-label", &b.id, "true"]);
+        let line = call.shell(LABELLED).run().fails_with(255);
+        assert!(line.contains(words) && !line.ends_with("(EXDEV)"), "{line}");
+        unspoilt(&b, flag);
+    }
+    b.call("delete").args(["--force", &b.id]).run().ok();
+    for (key, words) in [
+        ("apparmorProfile", "write /proc/self/attr/apparmor/exec: "),
+        ("selinuxLabel", "write /proc/self/attr/exec: "),
+    ] {
+        b.change(|spec| {
+            let process = spec["process"].as_object_mut().unwrap();
+            process.remove("apparmorProfile");
+            process.insert(key.to_owned(), json!("no-such-label"));
+        });
+        let line = b.make("create", &[]).shell(LABELLED).run().fails();
+        assert!(line.contains(words) && !line.ends_with("(EXDEV)"), "{line}");
+        unspoilt(&b, key);
+    }
 }
 
 /// Exchanges two paths as fast as it can, as another container that shares the directory would, while
