@@ -12,6 +12,7 @@ use anyhow::{Result, bail};
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxRdma, LinuxResources,
 };
+use serde::{Deserialize, Serialize};
 
 use super::devices;
 
@@ -37,7 +38,7 @@ pub enum Purpose {
 }
 
 /// Everything decided from `linux.resources`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// What to write, in this order.
     pub writes: Vec<Write>,
@@ -46,11 +47,11 @@ pub struct Settings {
     /// `memory.checkBeforeUpdate`: the limits that must be above what is in use.
     pub check: Option<Check>,
     /// Each a sentence for the log.
-    pub warnings: Vec<&'static str>,
+    pub warnings: Vec<Cow<'static, str>>,
 }
 
 /// One value for one file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Write {
     /// The file's name in the cgroup's directory, such as `memory.max`.
     pub file: Cow<'static, str>,
@@ -63,7 +64,7 @@ pub struct Write {
 }
 
 /// How a [`Write`] is done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// Plainly: every failure is an error.
     Plain,
@@ -72,13 +73,13 @@ pub enum Mode {
     /// If the kernel refuses it now (EINVAL), it is written again after the next one.
     AgainAfterNext,
     /// If the file is missing, this one gets this value.
-    Else(&'static str, String),
+    Else(Cow<'static, str>, String),
     /// The value goes behind the first word that the file has now.
     KeepFirstWord,
 }
 
 /// A device filter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     /// The eBPF program; each item is one `struct bpf_insn`.
     pub program: Vec<u64>,
@@ -87,7 +88,7 @@ pub struct Filter {
 }
 
 /// Limits to compare with `memory.current`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// `memory.limit`, bytes; 0 if there is none.
     pub limit: u64,
@@ -176,7 +177,7 @@ fn memory(settings: &mut Settings, memory: &LinuxMemory) -> Result<()> {
     if memory.kernel().is_some() || memory.kernel_tcp().is_some() {
         settings
             .warnings
-            .push("Kernel memory settings are ignored and will be removed");
+            .push("Kernel memory settings are ignored and will be removed".into());
     }
     // Absent and 0 are the same: leave it alone.
     let limit = memory.limit().unwrap_or(0);
@@ -267,7 +268,7 @@ fn block_io(settings: &mut Settings, io: &LinuxBlockIo) -> Result<()> {
             file: "io.bfq.weight".into(),
             value: weight.to_string(),
             json: json.into(),
-            mode: Mode::Else("io.weight", scaled.to_string()),
+            mode: Mode::Else("io.weight".into(), scaled.to_string()),
         });
     }
     for (index, device) in io.weight_device().iter().flatten().enumerate() {

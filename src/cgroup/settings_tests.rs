@@ -204,7 +204,7 @@ fn io_weight_stands_in_for_bfq() {
         .unwrap();
         assert_eq!(
             settings.writes[0].mode,
-            Mode::Else("io.weight", format!("{expected}"))
+            Mode::Else("io.weight".into(), format!("{expected}"))
         );
     }
 }

@@ -4,6 +4,8 @@
 //! Only what is given is touched. runc writes some of its stored values again, and clears others;
 //! engines always send what they mean.
 
+use std::borrow::Cow;
+
 use anyhow::{Context as _, Result, anyhow, bail};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use serde::Deserialize;
@@ -157,7 +159,7 @@ impl Cgroup {
         &self,
         resources: &LinuxResources,
         context: &Context,
-    ) -> Result<Vec<&'static str>> {
+    ) -> Result<Vec<Cow<'static, str>>> {
         let mut resources = resources.clone();
         let mut limit_in_force = false;
         if let Some(memory) = resources.memory_mut()

@@ -226,18 +226,9 @@ fn filter(container: &Container, record: &Record) -> Result<Option<seccomp::Prog
     };
     let path = container.path().join("seccomp.bpf");
     let bytes = std::fs::read(&path).with_context(|| format!("read {path:?}"))?;
-    let filter = bytes
-        .chunks_exact(8)
-        .map(|b| libc::sock_filter {
-            code: u16::from_ne_bytes([b[0], b[1]]),
-            jt: b[2],
-            jf: b[3],
-            k: u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
-        })
-        .collect();
     let listener = record.runz.seccomp_listener.clone();
     Ok(Some(seccomp::Program {
-        filter,
+        filter: seccomp::bytes::filter(&bytes),
         flags,
         listener: listener.map(|(path, metadata)| seccomp::Listener { path, metadata }),
         warnings: Vec::new(),

@@ -20,13 +20,14 @@ mod options;
 mod process;
 mod rdt;
 mod schedule;
+mod strings;
 mod sysctl;
 mod text;
 
-use std::cell::Cell;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::CString;
 use std::path::PathBuf;
-use std::ptr;
+
+use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
 use crate::seccomp;
@@ -34,9 +35,14 @@ use crate::seccomp;
 pub use decide::{Container, join, plan};
 pub use options::MOUNT_OPTIONS;
 pub use schedule::{MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES};
+pub use strings::Strings;
 pub use text::clean;
 
 /// A container, decided. Made by [`plan`], carried out by `launch` (parent) and `init` (child).
+///
+/// `serde`, here and in all that it holds, for the zygote's cache (`zygote::plans`), which keeps plans
+/// in postcard's encoding: fields are told apart by their order alone.
+#[derive(Serialize, Deserialize)]
 pub struct Plan {
     /// Absolute path of the root file system.
     pub rootfs: CString,
@@ -93,10 +99,12 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
-/// What the command line says, as far as the plan depends on it.
-#[derive(Default)]
+/// What the command line says, as far as the plan depends on it. `serde` leaves out what is never the
+/// same twice.
+#[derive(Default, Serialize, Deserialize)]
 pub struct Options {
     /// The container's id.
+    #[serde(skip)]
     pub id: String,
     /// Absolute path of the bundle.
     pub bundle: PathBuf,
@@ -109,13 +117,14 @@ pub struct Options {
     /// LISTEN_FDS, when LISTEN_PID names this process.
     pub listen_fds: u32,
     /// The state directory's `notify` folder, to be bound at /run/notify, when NOTIFY_SOCKET is set.
+    #[serde(skip)]
     pub notify: Option<PathBuf>,
     /// Errors of cgroup permissions are forgiven, mknod(2) is not tried, …
     pub rootless: bool,
 }
 
 /// `linux.namespaces`.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Namespaces {
     /// CLONE_NEW* flags of the namespaces to make, among them CLONE_NEWCGROUP and CLONE_NEWTIME.
     pub new: u64,
@@ -124,6 +133,7 @@ pub struct Namespaces {
 }
 
 /// A namespace that is joined by path.
+#[derive(Serialize, Deserialize)]
 pub struct JoinNamespace {
     /// Its CLONE_NEW* flag.
     pub kind: u64,
@@ -141,7 +151,7 @@ impl Namespaces {
 }
 
 /// The maps of a new user namespace (user_namespaces(7)).
-#[derive(Default, Clone, PartialEq, Eq)]
+#[derive(Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMaps {
     /// `linux.uidMappings`.
     pub uid: Vec<IdMap>,
@@ -150,7 +160,7 @@ pub struct IdMaps {
 }
 
 /// One line of a uid_map or gid_map.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct IdMap {
     /// First id inside.
     pub container: u32,
@@ -161,6 +171,7 @@ pub struct IdMap {
 }
 
 /// One entry of `mounts`.
+#[derive(Serialize, Deserialize)]
 pub struct Mount {
     /// Its index in `mounts`.
     pub index: usize,
@@ -203,6 +214,7 @@ pub struct Mount {
 }
 
 /// Maps of an idmapped mount (mount_setattr(2), MOUNT_ATTR_IDMAP).
+#[derive(Serialize, Deserialize)]
 pub struct IdMapMount {
     /// Container id → id on disk, as the spec words it; `None`: the container's own user namespace.
     pub maps: Option<IdMaps>,
@@ -211,6 +223,7 @@ pub struct IdMapMount {
 }
 
 /// What is mounted.
+#[derive(Serialize, Deserialize)]
 pub enum MountKind {
     /// A part of the host's tree.
     Bind {
@@ -242,6 +255,7 @@ pub enum MountKind {
 }
 
 /// `/dev`: what the runtime puts there.
+#[derive(Serialize, Deserialize)]
 pub struct Dev {
     /// Default nodes and `linux.devices`.
     pub nodes: Vec<Node>,
@@ -252,6 +266,7 @@ pub struct Dev {
 }
 
 /// A device node.
+#[derive(Serialize, Deserialize)]
 pub struct Node {
     /// Absolute path in the container.
     pub path: CString,
@@ -268,6 +283,7 @@ pub struct Node {
 }
 
 /// One `linux.sysctl`.
+#[derive(Serialize, Deserialize)]
 pub struct Sysctl {
     /// As written in the config, for messages.
     pub key: String,
@@ -277,60 +293,8 @@ pub struct Sysctl {
     pub value: Vec<u8>,
 }
 
-/// A null-terminated array of C strings as execve(2) takes it, kept with its text.
-pub struct Strings {
-    text: Vec<CString>,
-    home: Option<Box<[Cell<u8>; HOME_SIZE]>>,
-    pointers: Vec<*const c_char>,
-}
-
-/// Room for `HOME=` and a directory's path.
-const HOME_SIZE: usize = 1024;
-
-impl Strings {
-    /// Lays out `text`.
-    pub fn new(text: Vec<CString>) -> Strings {
-        let mut pointers: Vec<_> = text.iter().map(|s| s.as_ptr()).collect();
-        pointers.push(ptr::null());
-        Strings {
-            text,
-            home: None,
-            pointers,
-        }
-    }
-
-    /// Lays out an environment without HOME: the last string is `HOME=/`, which `init` replaces by
-    /// what the container's /etc/passwd says (see [`Strings::home`]).
-    pub fn with_home(text: Vec<CString>) -> Strings {
-        let mut strings = Strings::new(text);
-        let home = Box::new([const { Cell::new(0) }; HOME_SIZE]);
-        for (cell, byte) in home.iter().zip(b"HOME=/") {
-            cell.set(*byte);
-        }
-        let end = strings.pointers.len() - 1;
-        strings.pointers.insert(end, home.as_ptr().cast());
-        strings.home = Some(home);
-        strings
-    }
-
-    /// The buffer behind a HOME that is still to be looked up: `HOME=` and what follows, the last
-    /// byte always 0. `None` when the config sets HOME.
-    pub fn home(&self) -> Option<&[Cell<u8>]> {
-        self.home.as_ref().map(|h| &h[..HOME_SIZE - 1])
-    }
-
-    /// The array, for as long as `self` lives.
-    pub fn as_ptr(&self) -> *const *const c_char {
-        self.pointers.as_ptr()
-    }
-
-    /// The strings.
-    pub fn iter(&self) -> impl Iterator<Item = &CStr> {
-        self.text.iter().map(|s| s.as_c_str())
-    }
-}
-
 /// A process of the container: `process`, or what `exec` starts.
+#[derive(Serialize, Deserialize)]
 pub struct Process {
     /// `args`.
     pub args: Strings,
@@ -380,7 +344,7 @@ pub struct Process {
 }
 
 /// Capability sets as bit masks (capabilities(7)), bit N = capability N.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Capabilities {
     pub bounding: u64,
@@ -391,7 +355,7 @@ pub struct Capabilities {
 }
 
 /// One `process.rlimits`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Rlimit {
     /// RLIMIT_*.
     pub resource: u32,
@@ -404,7 +368,7 @@ pub struct Rlimit {
 }
 
 /// `process.scheduler` (sched_setattr(2)); times in nanoseconds.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Scheduler {
     pub policy: u32,
@@ -420,7 +384,7 @@ pub struct Scheduler {
 pub type CpuMask = Vec<u8>;
 
 /// `process.execCPUAffinity`.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct CpuAffinity {
     /// While the runtime's child is not yet in the cgroup.
     pub initial: Option<CpuMask>,
@@ -429,7 +393,7 @@ pub struct CpuAffinity {
 }
 
 /// `linux.memoryPolicy` (set_mempolicy(2)).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MemoryPolicy {
     /// MPOL_* with MPOL_F_* flags.
     pub mode: i32,
@@ -438,7 +402,7 @@ pub struct MemoryPolicy {
 }
 
 /// `hooks`, each with the array order of the config.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Hooks {
     pub prestart: Vec<Hook>,
@@ -450,7 +414,7 @@ pub struct Hooks {
 }
 
 /// One hook. `serde`, because the Record keeps those that run after `create`.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Hook {
     /// Absolute path of the program.
     pub path: String,
@@ -466,7 +430,7 @@ pub struct Hook {
 }
 
 /// `linux.intelRdt`.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct IntelRdt {
     /// Group below the resctrl mount: `closID` or the container's id.
     pub group: String,

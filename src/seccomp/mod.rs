@@ -13,6 +13,7 @@
 //! call that contradict each other are taken in the profile's order where
 //! libseccomp would refuse the profile.
 
+pub mod bytes;
 mod emit;
 #[cfg(any(test, fuzzing))]
 pub mod interpreter;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag as Flag};
+use serde::{Deserialize, Serialize};
 
 /// The actions that [`compile`] knows, sorted, for `features`.
 pub const ACTIONS: &[&str] = &[
@@ -94,9 +96,10 @@ pub const KNOWN_FLAGS: &[&str] = &[
 pub const SUPPORTED_FLAGS: &[&str] = KNOWN_FLAGS;
 
 /// What seccomp(2) `SECCOMP_SET_MODE_FILTER` needs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Program {
     /// The filter, at most `BPF_MAXINSNS` instructions.
+    #[serde(with = "bytes")]
     pub filter: Vec<libc::sock_filter>,
     /// `SECCOMP_FILTER_FLAG_*`, with NEW_LISTENER when a rule notifies.
     pub flags: u32,
@@ -107,7 +110,7 @@ pub struct Program {
 }
 
 /// Who answers `SCMP_ACT_NOTIFY`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// `listenerPath`, a unix socket.
     pub path: PathBuf,
