@@ -29,14 +29,23 @@ pub const CONFIG: &str = "config.json";
 /// Reads the bundle in `dir`, which is absolute. An error is about the file, a line and column of
 /// it, or a property by its JSON path.
 pub fn load(dir: &Path) -> Result<Bundle> {
-    let text = match fs::read(dir.join(CONFIG)) {
-        Ok(text) => text,
+    understand(&read(dir)?, dir)
+}
+
+/// The text of the config.json in `dir`.
+pub fn read(dir: &Path) -> Result<Vec<u8>> {
+    match fs::read(dir.join(CONFIG)) {
+        Ok(text) => Ok(text),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             bail!("JSON specification file {CONFIG} not found in {dir:?}")
         }
-        Err(error) => return Err(error).with_context(|| format!("read {:?}", dir.join(CONFIG))),
-    };
-    let (mut spec, warnings) = parse(&text)?;
+        Err(error) => Err(error).with_context(|| format!("read {:?}", dir.join(CONFIG))),
+    }
+}
+
+/// The bundle in `dir` whose config.json has this text.
+pub fn understand(text: &[u8], dir: &Path) -> Result<Bundle> {
+    let (mut spec, warnings) = parse(text)?;
     if let Some(root) = spec.root_mut()
         && !root.path().as_os_str().is_empty()
     {

@@ -4,10 +4,12 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::sys::{cred, process};
 
 /// Facts about the machine and the caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     /// Effective uid of the caller.
     pub euid: u32,
@@ -29,20 +31,31 @@ pub struct Host {
 const WHOLE: [&str; 3] = ["0", "0", "4294967295"];
 
 impl Host {
-    /// Looks. `in_user_namespace` is known already; `labels`: whether a config names an LSM's label, so that the LSMs matter.
+    /// Looks. `in_user_namespace` is known already; `labels`: whether a config names an LSM's label, so
+    /// that the LSMs matter.
     pub fn look(in_user_namespace: bool, labels: bool) -> Host {
         let (euid, _) = cred::effective_ids();
         let denied =
             || fs::read_to_string("/proc/self/setgroups").is_ok_and(|t| t.trim() == "deny");
-        Host {
+        let mut host = Host {
             euid,
             in_user_namespace,
             last_capability: last_capability(),
-            apparmor: labels && apparmor(),
-            selinux: labels && fs::exists("/sys/fs/selinux/enforce").unwrap_or(false),
+            apparmor: false,
+            selinux: false,
             kcore: fs::exists("/proc/kcore").unwrap_or(false),
             setgroups_denied: in_user_namespace && denied(),
+        };
+        if labels {
+            host.look_at_labels();
         }
+        host
+    }
+
+    /// Looks which LSMs there are: a config turned out to name a label.
+    pub fn look_at_labels(&mut self) {
+        self.apparmor = apparmor();
+        self.selinux = fs::exists("/sys/fs/selinux/enforce").unwrap_or(false);
     }
 }
 

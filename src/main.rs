@@ -16,6 +16,7 @@ mod bundle;
 mod cgroup;
 mod cli;
 mod cmd;
+mod decided;
 mod fault;
 mod hooks;
 mod host;

@@ -8,11 +8,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Context;
 use crate::cgroup::Cgroup;
+use crate::decided::{self, Decided};
 use crate::launch::{self, Started, failed};
-use crate::plan::{self, MountKind, Options, Plan};
+use crate::plan::{MountKind, Options, Plan};
 use crate::store::{self, Container, Record};
 use crate::sys::{Errno, fs};
-use crate::{bundle, cgroup, cli, fault, hooks, host, log, rdt};
+use crate::{bundle, cgroup, cli, fault, hooks, host, log, rdt, seccomp};
 
 /// `create`.
 pub fn create(c: &Context, options: &cli::Create) -> Result<u8> {
@@ -67,25 +68,8 @@ pub fn make(
         None => c.cwd.clone(),
     };
     store::check_id(&options.id)?;
-    let bundle = bundle::load(&directory)?;
-    let spec = &bundle.spec;
-    let terminal = spec
-        .process()
-        .as_ref()
-        .is_some_and(|p| p.terminal() == Some(true));
-    check_terminal(terminal, kind, options.console_socket.is_some())?;
-
-    c.trace.begin("plan");
+    let config = bundle::read(&directory)?;
     let notify = std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty());
-    let labels = spec
-        .linux()
-        .as_ref()
-        .is_some_and(|l| l.mount_label().is_some())
-        || spec
-            .process()
-            .as_ref()
-            .is_some_and(|p| p.apparmor_profile().is_some() || p.selinux_label().is_some());
-    let host = host::Host::look(c.in_user_namespace, labels);
     let state_directory = c.root.path.join(&options.id);
     let plan_options = Options {
         id: options.id.clone(),
@@ -97,11 +81,14 @@ pub fn make(
         notify: notify.is_some().then(|| state_directory.join("notify")),
         rootless: c.rootless,
     };
-    let plan = plan::plan(spec, &plan_options, &host)?;
-    for warning in bundle.warnings.iter().chain(&plan.warnings) {
-        c.log.warn(warning);
-    }
-    for warning in &plan.resources.warnings {
+    let mut host = host::Host::look(c.in_user_namespace, false);
+    let bundle = bundle::understand(&config, &directory)?;
+    c.trace.begin("plan");
+    let decided = decided::decide(&bundle, &plan_options, &mut host)?;
+    let plan = &decided.plan;
+    let terminal = plan.process.as_ref().is_some_and(|p| p.terminal);
+    check_terminal(terminal, kind, options.console_socket.is_some())?;
+    for warning in decided.warnings.iter().chain(&plan.warnings) {
         c.log.warn(warning);
     }
     if let Some(seccomp) = &plan.seccomp {
@@ -111,7 +98,7 @@ pub fn make(
         c.log
             .debug(format_args!("seccomp filter flags: {}", seccomp.flags));
     }
-    check_rootfs(&plan)?;
+    check_rootfs(plan)?;
 
     c.trace.begin("reserve");
     fault::point("create:planned")?;
@@ -122,8 +109,7 @@ pub fn make(
         kind,
         signal_mask,
         &container,
-        spec,
-        &plan,
+        &decided,
         &directory,
         notify,
     );
@@ -133,7 +119,7 @@ pub fn make(
             container,
             record,
             cgroup,
-            plan,
+            plan: decided.plan,
             console,
         }),
         Err(error) => {
@@ -160,11 +146,13 @@ fn build(
     kind: Kind,
     signal_mask: Option<libc::sigset_t>,
     container: &Container,
-    spec: &oci_spec::runtime::Spec,
-    plan: &Plan,
+    decided: &Decided,
     bundle: &Path,
     notify: Option<std::ffi::OsString>,
 ) -> Result<Built> {
+    let Decided {
+        plan, annotations, ..
+    } = decided;
     fault::point("create:reserved")?;
     if notify.is_some() {
         std::fs::create_dir(container.path().join("notify"))
@@ -187,20 +175,11 @@ fn build(
         None => None,
     };
     let mut ran_hooks = false;
-    let annotations = annotations(spec);
     let bundle_text = bundle.to_string_lossy().into_owned();
     let state = |status: &str, pid: i32| {
-        store::spec_state(&options.id, status, pid, &bundle_text, &annotations)
+        store::spec_state(&options.id, status, pid, &bundle_text, annotations)
     };
-    let mut record = record(
-        c,
-        options,
-        spec,
-        plan,
-        &bundle_text,
-        cgroup.as_ref(),
-        notify,
-    );
+    let mut record = record(c, options, decided, &bundle_text, cgroup.as_ref(), notify);
     let result = (|| {
         fault::point("create:cgroup")?;
         if let Some(cgroup) = &cgroup {
@@ -242,7 +221,8 @@ fn build(
                     cgroup.complete(&plan.resources)?;
                 }
                 if let Some(filter) = &plan.seccomp {
-                    container.write("seccomp.bpf", filter_bytes(&filter.filter).as_slice())?;
+                    container
+                        .write("seccomp.bpf", seccomp::bytes::of(&filter.filter).as_slice())?;
                 }
                 container.prepare(&record)?;
                 fault::point("create:prepared")
@@ -355,22 +335,18 @@ pub fn listen_fds() -> u32 {
     }
 }
 
-fn annotations(spec: &oci_spec::runtime::Spec) -> BTreeMap<String, String> {
-    let given = spec.annotations().iter().flatten();
-    given.map(|(k, v)| (k.clone(), v.clone())).collect()
-}
-
 /// A Record, but for what is known only when there is a process.
 fn record(
     c: &Context,
     options: &cli::Create,
-    spec: &oci_spec::runtime::Spec,
-    plan: &Plan,
+    decided: &Decided,
     bundle: &str,
     cgroup: Option<&Cgroup>,
     notify: Option<std::ffi::OsString>,
 ) -> Record {
-    let annotations = annotations(spec);
+    let Decided {
+        plan, annotations, ..
+    } = decided;
     let mut labels = vec![format!("bundle={bundle}")];
     labels.extend(annotations.iter().map(|(k, v)| format!("{k}={v}")));
     let names = launch::namespaces::NAMES;
@@ -421,7 +397,7 @@ fn record(
                 })
                 .collect(),
             labels,
-            version: spec.version().clone(),
+            version: decided.version.clone(),
             no_new_keyring: options.no_new_keyring,
         },
         rootless: c.rootless,
@@ -432,7 +408,7 @@ fn record(
         intel_rdt_mon_path: String::new(),
         runz: store::Own {
             bundle: bundle.to_owned(),
-            annotations,
+            annotations: annotations.clone(),
             cgroup: cgroup.map(|cg| cg.path.clone()),
             namespaces: kinds,
             process: process.is_some(),
@@ -494,18 +470,6 @@ fn rfc3339_nano() -> String {
         return seconds;
     }
     format!("{}.{nanos}Z", seconds.trim_end_matches('Z'))
-}
-
-/// A compiled filter as its bytes.
-pub fn filter_bytes(filter: &[libc::sock_filter]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(filter.len() * 8);
-    for instruction in filter {
-        bytes.extend_from_slice(&instruction.code.to_ne_bytes());
-        bytes.push(instruction.jt);
-        bytes.push(instruction.jf);
-        bytes.extend_from_slice(&instruction.k.to_ne_bytes());
-    }
-    bytes
 }
 
 /// The pid, without a newline, so that nobody ever reads half of it: written beside, then renamed.
