@@ -23,6 +23,51 @@ pub struct Bundle {
     pub warnings: Vec<String>,
 }
 
+/// What `run --from` changes of a config.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Changes {
+    /// `process.args`, unless empty.
+    pub args: Vec<String>,
+    /// What is added to `process.env`.
+    pub env: Vec<String>,
+    /// `process.cwd`.
+    pub cwd: Option<String>,
+    /// `hostname`.
+    pub hostname: Option<String>,
+}
+
+impl Changes {
+    /// Whether it's about the process, which one that runs already can't be given.
+    pub fn of_process(&self) -> bool {
+        !self.args.is_empty() || !self.env.is_empty() || self.cwd.is_some()
+    }
+
+    /// Changes a config.
+    pub fn apply(&self, spec: &mut Spec) {
+        if let Some(process) = spec.process_mut() {
+            self.apply_to_process(process);
+        }
+        if self.hostname.is_some() {
+            spec.set_hostname(self.hostname.clone());
+        }
+    }
+
+    /// Changes its process.
+    pub fn apply_to_process(&self, process: &mut Process) {
+        if !self.args.is_empty() {
+            process.set_args(Some(self.args.clone()));
+        }
+        if !self.env.is_empty() {
+            let mut env = process.env().clone().unwrap_or_default();
+            env.extend(self.env.iter().cloned());
+            process.set_env(Some(env));
+        }
+        if let Some(cwd) = &self.cwd {
+            process.set_cwd(cwd.into());
+        }
+    }
+}
+
 /// The configuration's name in a bundle.
 pub const CONFIG: &str = "config.json";
 

@@ -1,6 +1,7 @@
 //! `create`: everything up to the start barrier. The first half of `run`, too.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -17,7 +18,7 @@ use crate::{bundle, cgroup, cli, fault, hooks, host, log, rdt, seccomp};
 
 /// `create`.
 pub fn create(c: &Context, options: &cli::Create) -> Result<u8> {
-    let made = make(c, options, Kind::Create, None)?;
+    let made = make(c, options, None, Kind::Create, None)?;
     made.started.committed()?;
     fault::point("create:released")?;
     Ok(0)
@@ -32,6 +33,17 @@ pub enum Kind {
     RunDetached,
     /// To run at once, with us as its parent.
     RunForeground,
+    /// Warm: parked before anything that its caller may want otherwise.
+    Parked,
+    /// Warm: to run at once, until it says that it's ready.
+    Ready,
+}
+
+impl Kind {
+    /// Made before anybody asked for it.
+    fn is_warm(self) -> bool {
+        matches!(self, Kind::Parked | Kind::Ready)
+    }
 }
 
 /// A container that exists, its init parked.
@@ -50,14 +62,16 @@ pub struct Made {
     pub cgroup: Option<Cgroup>,
     /// What was decided.
     pub plan: Plan,
-    /// The master of its terminal, in the foreground.
+    /// The master of its terminal, in the foreground and of a warm one.
     pub console: Option<std::os::fd::OwnedFd>,
 }
 
-/// Makes a container. Whatever fails, nothing of it is left.
+/// Makes a container. Whatever fails, nothing of it is left. `changes`: what the config shall say
+/// instead.
 pub fn make(
     c: &Context,
     options: &cli::Create,
+    changes: Option<&bundle::Changes>,
     kind: Kind,
     signal_mask: Option<libc::sigset_t>,
 ) -> Result<Made> {
@@ -69,7 +83,9 @@ pub fn make(
     };
     store::check_id(&options.id)?;
     let config = bundle::read(&directory)?;
-    let notify = std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty());
+    // A warm one is the daemon's child, whose own manager is none of its business.
+    let notify = std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty() && !kind.is_warm());
+    let reports = notify.is_some() || kind == Kind::Ready;
     let state_directory = c.root.path.join(&options.id);
     let plan_options = Options {
         id: options.id.clone(),
@@ -78,11 +94,14 @@ pub fn make(
         no_new_keyring: options.no_new_keyring,
         preserve_fds: options.preserve_fds,
         listen_fds: listen_fds(),
-        notify: notify.is_some().then(|| state_directory.join("notify")),
+        notify: reports.then(|| state_directory.join("notify")),
         rootless: c.rootless,
     };
     let mut host = host::Host::look(c.in_user_namespace, false);
-    let bundle = bundle::understand(&config, &directory)?;
+    let mut bundle = bundle::understand(&config, &directory)?;
+    if let Some(changes) = changes {
+        changes.apply(&mut bundle.spec);
+    }
     c.trace.begin("plan");
     let decided = decided::decide(&bundle, &plan_options, &mut host)?;
     let plan = &decided.plan;
@@ -154,14 +173,19 @@ fn build(
         plan, annotations, ..
     } = decided;
     fault::point("create:reserved")?;
-    if notify.is_some() {
+    if notify.is_some() || kind == Kind::Ready {
         std::fs::create_dir(container.path().join("notify"))
             .context("make the folder of the notify socket")?;
     }
     c.trace.begin("cgroup");
+    let cgroups_path = match &plan.cgroups_path {
+        // Beside where it says: there are several of that config.
+        Some(path) if kind.is_warm() => Some(path.with_file_name(&options.id)),
+        path => path.clone(),
+    };
     let request = cgroup::Request {
         id: &options.id,
-        cgroups_path: plan.cgroups_path.as_deref(),
+        cgroups_path: cgroups_path.as_deref(),
         settings: &plan.resources,
         rootless: c.rootless,
     };
@@ -227,6 +251,7 @@ fn build(
                 container.prepare(&record)?;
                 fault::point("create:prepared")
             },
+            park: kind == Kind::Parked,
             trace: c.trace,
         })?;
         c.log.debug(format_args!(
@@ -267,7 +292,20 @@ fn settle(
     c.trace.begin("settle");
     let result = (|| {
         let (terminal, pidfd) = (&options.console_socket, &options.pidfd_socket);
-        let console = super::give_away(c, &mut started, terminal, pidfd, b"standard")?;
+        let console = match kind.is_warm() {
+            true => started.console.take(),
+            false => {
+                let console = started.console.take();
+                super::give_away(
+                    c,
+                    console,
+                    started.pidfd.as_fd(),
+                    terminal,
+                    pidfd,
+                    b"standard",
+                )?
+            }
+        };
         fault::point("create:settled")?;
         container.commit()?;
         fault::point("create:committed")?;
@@ -280,7 +318,7 @@ fn settle(
     match result {
         Ok(console) => Ok((
             started,
-            if kind == Kind::RunForeground {
+            if kind == Kind::RunForeground || kind.is_warm() {
                 console
             } else {
                 None
@@ -296,6 +334,9 @@ fn settle(
 /// The rules of section 1.11: a terminal whose master nobody takes, or a socket that nothing is sent
 /// to, are mistakes.
 fn check_terminal(terminal: bool, kind: Kind, socket: bool) -> Result<()> {
+    if kind.is_warm() {
+        return Ok(());
+    }
     let detached = kind != Kind::RunForeground;
     ensure!(
         !(detached && terminal && !socket),
@@ -436,7 +477,8 @@ fn record(
     }
 }
 
-fn finish_record(record: &mut Record, pid: i32) -> Result<()> {
+/// What a Record has of a process.
+pub fn finish_record(record: &mut Record, pid: i32) -> Result<()> {
     record.init_process_pid = pid;
     record.init_process_start = launch::start_time(pid)?;
     record.external_descriptors = launch::external_descriptors();
@@ -459,7 +501,7 @@ fn finish_record(record: &mut Record, pid: i32) -> Result<()> {
 }
 
 /// Now, as Go's RFC3339Nano.
-fn rfc3339_nano() -> String {
+pub fn rfc3339_nano() -> String {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

@@ -94,7 +94,9 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
         rdt::add(&record, started.pid)?;
         fault::point("exec:ready")?;
         let (terminal, pidfd) = (&options.console_socket, &options.pidfd_socket);
-        let console = super::give_away(c, &mut started, terminal, pidfd, b"setns")?;
+        let console = started.console.take();
+        let console =
+            super::give_away(c, console, started.pidfd.as_fd(), terminal, pidfd, b"setns")?;
         if let Some(master) = &console {
             foreground::resize(master.as_fd());
         }

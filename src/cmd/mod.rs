@@ -16,7 +16,7 @@ mod start;
 mod state;
 mod update;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -167,16 +167,16 @@ pub fn missing_descriptor(command: &Command) -> Option<anyhow::Error> {
     Some(launch::failed(errno, name).context(context))
 }
 
-/// Sends a child's terminal and its pidfd to the sockets that were named; `kind` is what the pidfd's
+/// Sends a child's terminal and its pidfd (`child`) to the sockets that were named; `kind` is what the pidfd's
 /// receiver reads. The terminal's master, where no socket took it: it's ours to serve.
 fn give_away(
     c: &Context,
-    started: &mut launch::Started,
+    mut console: Option<OwnedFd>,
+    child: BorrowedFd,
     console_socket: &Option<PathBuf>,
     pidfd_socket: &Option<PathBuf>,
     kind: &[u8],
 ) -> Result<Option<OwnedFd>> {
-    let mut console = started.console.take();
     if let (Some(path), Some(master)) = (console_socket, &console) {
         let path = cli::absolute(&c.cwd, path);
         launch::hand_over("console socket", &path, b"/dev/ptmx", master.as_fd())?;
@@ -187,7 +187,7 @@ fn give_away(
     }
     if let Some(path) = pidfd_socket {
         let path = cli::absolute(&c.cwd, path);
-        launch::hand_over("pidfd socket", &path, kind, started.pidfd.as_fd())?;
+        launch::hand_over("pidfd socket", &path, kind, child)?;
     }
     Ok(console)
 }

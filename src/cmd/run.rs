@@ -28,7 +28,7 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
         _ => None,
     };
     let mask = signals.as_ref().map(|s| s.before);
-    let mut made = create::make(c, &options.create, kind, mask)?;
+    let mut made = create::make(c, &options.create, None, kind, mask)?;
     c.trace.begin("execve");
     let notify = match begin(c, &mut made) {
         Ok(notify) => notify,

@@ -1,7 +1,7 @@
 //! Hooks that run inside: createContainer (before the pivot) and startContainer (last of all). Those
 //! that run outside are the parent's.
 
-use std::ffi::CString;
+use std::ffi::{CString, c_char};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::message::{Fail, Step};
@@ -36,8 +36,12 @@ pub const TIMED_OUT: u32 = u32::MAX;
 /// `Fail::detail` of a hook that a signal ended: this and the signal's number.
 pub const SIGNALLED: u32 = 1 << 16;
 
-/// Runs all, one after the other, until one fails.
-pub fn run(kind: &Kind, env: Option<&Strings>, step: Step) -> std::result::Result<(), Fail> {
+/// Runs all, one after the other, until one fails. `env` is the envp of those that have none of their own.
+pub fn run(
+    kind: &Kind,
+    env: Option<*const *const c_char>,
+    step: Step,
+) -> std::result::Result<(), Fail> {
     for (i, hook) in kind.hooks.iter().enumerate() {
         let failed = |errno| Fail::new(step, errno).of(i);
         let pidfd = match process::clone3(0, None).map_err(failed)? {
@@ -64,7 +68,7 @@ pub fn run(kind: &Kind, env: Option<&Strings>, step: Step) -> std::result::Resul
     Ok(())
 }
 
-fn execute(kind: &Kind, hook: &Laid, env: Option<&Strings>) -> Errno {
+fn execute(kind: &Kind, hook: &Laid, env: Option<*const *const c_char>) -> Errno {
     let prepare = || -> Result<()> {
         fs::rewind(kind.state)?;
         fs::dup_onto(kind.state, 0)?;
@@ -82,6 +86,6 @@ fn execute(kind: &Kind, hook: &Laid, env: Option<&Strings>) -> Errno {
     }
     let nothing = std::ptr::null();
     let none = &raw const nothing;
-    let env = hook.env.as_ref().or(env).map_or(none, Strings::as_ptr);
-    process::execve(&hook.path, hook.args.as_ptr(), env)
+    let env = hook.env.as_ref().map(Strings::as_ptr).or(env);
+    process::execve(&hook.path, hook.args.as_ptr(), env.unwrap_or(none))
 }

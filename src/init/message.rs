@@ -11,6 +11,8 @@
 //!        │  ◀───────────────────────── Hooks   │   mounts are made; only with hooks that run now
 //!        │  ── HOOKS_DONE ──────────────────▶  │
 //!        │  ◀──────────── Console (+ master)   │   only with a terminal
+//!        │  ◀──────────────────────── Parked   │   only a warm container's: it waits for a caller
+//!        │  ── orders (+ stdio) ────────────▶  │   see `init::park`
 //!        │  ◀────────────────────── Listener   │   only with a seccomp filter that notifies
 //!        │  ◀───────────────────────── Ready   │   nothing is left but to wait and execve
 //!        │  ── COMMITTED (wait for start) ──▶  │   after the Record is on disk
@@ -68,6 +70,7 @@ pub enum Step {
     Sysctl,
     ReadonlyPath,
     MaskedPath,
+    Parked,
     NoNewPrivileges,
     Scheduler,
     IoPriority,
@@ -215,6 +218,8 @@ pub enum Message {
         /// Its number.
         number: i32,
     },
+    /// It has done all that needs no caller: send it [`super::park::Orders`].
+    Parked,
     /// Nothing is left but the start barrier and execve(2).
     Ready {
         /// The ELF machine of the program when it isn't this machine's; 0: it is.
@@ -237,6 +242,7 @@ impl Message {
             Message::Source { index } => (6, 0, *index, 0, 0),
             Message::Ready { machine } => (4, *machine, 0, 0, 0),
             Message::Listener { number } => (7, 0, 0, 0, *number),
+            Message::Parked => (8, 0, 0, 0, 0),
         };
         bytes[0] = kind;
         bytes[2..4].copy_from_slice(&step.to_ne_bytes());
@@ -272,6 +278,7 @@ impl Message {
             4 => Message::Ready { machine: half },
             5 => Message::Moved { pid: errno },
             7 => Message::Listener { number: errno },
+            8 => Message::Parked,
             6 => Message::Source {
                 index: u32::from_ne_bytes(word(4)),
             },
@@ -310,6 +317,7 @@ pub const STEPS: &[Step] = &[
     Step::Sysctl,
     Step::ReadonlyPath,
     Step::MaskedPath,
+    Step::Parked,
     Step::NoNewPrivileges,
     Step::Scheduler,
     Step::IoPriority,

@@ -13,6 +13,7 @@ mod dev;
 pub mod hooks;
 pub mod message;
 mod mounts;
+pub mod park;
 mod path;
 mod process;
 mod program;
@@ -29,6 +30,7 @@ use crate::seccomp;
 use crate::sys::process::Clone;
 use crate::sys::{self, Errno, cred, fs, mem, net, socket};
 use message::{At, COMMITTED, Fail, GO, HOOKS_DONE, MAPPED, MOVED, Message, Step};
+use park::Program;
 
 /// The runtime's own executable, protected (see `launch::exe`).
 pub struct Exe<'a> {
@@ -86,6 +88,9 @@ pub struct Context<'a> {
     pub create_container: hooks::Kind<'a>,
     /// startContainer.
     pub start_container: hooks::Kind<'a>,
+    /// It's a warm container's init: it waits for a caller before it looks for its program, and receives
+    /// here what that wants.
+    pub park: Option<&'a park::Room>,
 }
 
 /// What a process that enters a container needs.
@@ -320,8 +325,14 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
         // Allowed until `start`, which will say so.
         return wait_for_nothing(c);
     };
+    let mut room = park::Taken::from(c.park);
+    let program = match c.park {
+        Some(_) => park::wait(c, &mut room, root.as_fd())?,
+        None => Program::of(p),
+    };
     let finish = Finish {
         process: p,
+        program,
         seccomp: plan.seccomp.as_ref(),
         common: &c.common,
         fifo: c.fifo,
@@ -364,6 +375,7 @@ fn entry_steps(e: &Entry) -> Result<Never, Fail> {
     }
     let finish = Finish {
         process: p,
+        program: Program::of(p),
         seccomp: e.seccomp,
         common: &e.common,
         fifo: None,
@@ -413,6 +425,7 @@ fn close_all(first: u32, keep: &mut [i32]) -> Result<(), Fail> {
 /// The end of both lists.
 struct Finish<'a> {
     process: &'a Process,
+    program: Program<'a>,
     seccomp: Option<&'a seccomp::Program>,
     common: &'a Common<'a>,
     fifo: Option<BorrowedFd<'a>>,
@@ -422,7 +435,10 @@ struct Finish<'a> {
 impl Finish<'_> {
     fn run(&self, root: BorrowedFd, proc: Option<BorrowedFd>) -> Result<Never, Fail> {
         let Finish {
-            process: p, common, ..
+            process: p,
+            common,
+            program,
+            ..
         } = self;
         common.trace(Step::NoNewPrivileges, 0);
         if let Some((proc, profile)) = proc.zip(p.apparmor.as_deref()) {
@@ -439,7 +455,9 @@ impl Finish<'_> {
                 sys::process::die_of(signal).at(Step::Parent)?;
             }
         }
-        process::home(p, root);
+        if let Some(slot) = program.home {
+            process::home(p.uid, slot, root);
+        }
         // Whatever else is open, be it ours or the caller's, is closed here and not just at execve:
         // the working directory's and the program's path may lead through /proc/self/fd
         // (CVE-2024-21626). Before the filter, which may not know close_range(2).
@@ -451,9 +469,9 @@ impl Finish<'_> {
             self.filter(filter)?;
         }
         common.trace(Step::Uid, 0);
-        process::become_user(p)?;
+        process::become_user(p, program.cwd)?;
         common.trace(Step::Executable, 0);
-        let (program, machine) = process::find(p)?;
+        let (path, machine) = program::find(program.candidates)?;
         if let Some(filter) = self.seccomp.filter(|_| p.no_new_privileges) {
             common.trace(Step::Seccomp, 0);
             self.filter(filter)?;
@@ -472,7 +490,7 @@ impl Finish<'_> {
             (GO, _) => None,
             _ => sys::process::exit_now(1),
         };
-        let fail = self.execute(program);
+        let fail = self.execute(path);
         match barrier {
             // `start` reads it there, when it waits.
             Some(fifo) => {
@@ -494,16 +512,16 @@ impl Finish<'_> {
         Ok(())
     }
 
-    fn execute(&self, program: &CStr) -> Fail {
-        let p = self.process;
+    fn execute(&self, path: &CStr) -> Fail {
+        let program = &self.program;
         if let Some(kind) = self.start_container {
-            let ran = hooks::run(kind, Some(&p.env), Step::StartContainerHook);
+            let ran = hooks::run(kind, Some(program.env), Step::StartContainerHook);
             if let Err(fail) = ran {
                 return fail;
             }
         }
         self.common.trace(Step::Exec, 0);
-        let errno = sys::process::execve(program, p.args.as_ptr(), p.env.as_ptr());
+        let errno = sys::process::execve(path, program.args, program.env);
         Fail::new(Step::Exec, errno)
     }
 

@@ -1,12 +1,13 @@
 //! What the process becomes before it becomes the program: ids, capabilities, scheduling, labels,
 //! seccomp. Shared by a container's init and by processes that enter it.
 
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
 use super::message::{At, Fail, Step};
-use super::{path, program};
-use crate::plan::{Process, Strings};
+use super::path;
+use crate::plan::Process;
 use crate::seccomp;
 use crate::sys::{Errno, Result, cred, fs, mount, process};
 
@@ -89,12 +90,12 @@ pub fn seccomp(program: &seccomp::Program) -> std::result::Result<i32, Fail> {
 /// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (linux/seccomp.h).
 const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
-/// Becomes the user, with its groups and capabilities, in its working directory. Order matters: the
+/// Becomes the user, with its groups and capabilities, in the working directory. Order matters: the
 /// bounding set needs CAP_SETPCAP, groups and ids need CAP_SETGID and CAP_SETUID, and what remains is
 /// set last, from the permitted set that PR_SET_KEEPCAPS saved.
-pub fn become_user(p: &Process) -> std::result::Result<(), Fail> {
+pub fn become_user(p: &Process, cwd: &CStr) -> std::result::Result<(), Fail> {
     own_stdio(p).at(Step::Stdio)?;
-    let early = fs::chdir(&p.cwd);
+    let early = fs::chdir(cwd);
     if !matches!(early, Ok(()) | Err(Errno::EPERM | Errno::EACCES)) {
         early.at(Step::Cwd)?;
     }
@@ -119,7 +120,7 @@ pub fn become_user(p: &Process) -> std::result::Result<(), Fail> {
     process::keep_capabilities(false).at(Step::Capabilities)?;
     // A directory that only the user may enter (an NFS home without root access).
     if early.is_err() {
-        fs::chdir(&p.cwd).at(Step::Cwd)?;
+        fs::chdir(cwd).at(Step::Cwd)?;
     }
     match fs::cwd_is_inside_root() {
         Ok(true) => {}
@@ -162,10 +163,7 @@ const PASSWD_READS: usize = 1024;
 
 /// Fills in HOME from the container's /etc/passwd, when the config gives none. A file that can't be
 /// read, or has no such user, leaves `/`.
-pub fn home(p: &Process, root: BorrowedFd) {
-    let Some(slot) = Strings::home(&p.env) else {
-        return;
-    };
+pub fn home(uid: u32, slot: &[Cell<u8>], root: BorrowedFd) {
     let Ok(file) = fs::openat2(
         root,
         c"/etc/passwd",
@@ -185,13 +183,13 @@ pub fn home(p: &Process, root: BorrowedFd) {
         filled += n;
         let mut start = 0;
         while let Some(end) = buffer[start..filled].iter().position(|b| *b == b'\n') {
-            if take_home(&buffer[start..start + end], p.uid, slot) {
+            if take_home(&buffer[start..start + end], uid, slot) {
                 return;
             }
             start += end + 1;
         }
         if n == 0 {
-            take_home(&buffer[start..filled], p.uid, slot);
+            take_home(&buffer[start..filled], uid, slot);
             return;
         }
         // A line longer than the buffer is nobody's.
@@ -204,7 +202,7 @@ pub fn home(p: &Process, root: BorrowedFd) {
 }
 
 /// Takes the home directory of a passwd(5) line whose uid is ours.
-fn take_home(line: &[u8], uid: u32, slot: &[std::cell::Cell<u8>]) -> bool {
+fn take_home(line: &[u8], uid: u32, slot: &[Cell<u8>]) -> bool {
     let mut fields = line.split(|b| *b == b':');
     let Some(number) = fields.nth(2) else {
         return false;
@@ -223,12 +221,6 @@ fn take_home(line: &[u8], uid: u32, slot: &[std::cell::Cell<u8>]) -> bool {
         cell.set(*byte);
     }
     true
-}
-
-/// Finds the program and looks at it: what execve(2) will refuse is said now, while somebody listens.
-/// The path that execve shall have, and its ELF machine if that isn't ours.
-pub fn find(p: &Process) -> std::result::Result<(&CStr, u16), Fail> {
-    program::find(&p.candidates)
 }
 
 #[cfg(test)]

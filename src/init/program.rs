@@ -1,22 +1,24 @@
 //! The program: where it is, and whether execve(2) will take it. The kernel answers ENOENT alike for a
 //! missing program, a missing `#!` interpreter and a missing ELF loader; here they are told apart.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 
 use super::message::{Fail, Step};
+use super::park::Candidates;
 use super::path::Text;
 use crate::sys::Errno;
 use crate::sys::fs::{self, CWD};
 
 /// The first of `candidates` that can be executed, as execvp(3) searches, and its ELF machine if that
-/// isn't this one's.
-pub fn find(candidates: &[CString]) -> Result<(&CStr, u16), Fail> {
+/// isn't this one's. What execve(2) will refuse is said now, while somebody listens.
+pub fn find(candidates: Candidates<'_>) -> Result<(&CStr, u16), Fail> {
+    let several = candidates.iter().nth(1).is_some();
     let mut denied = None;
     for (i, candidate) in candidates.iter().enumerate() {
         match executable(candidate) {
-            Ok(()) => return look(candidate).map(|machine| (candidate.as_c_str(), machine)),
-            Err(Errno::ENOENT | Errno::ENOTDIR) if candidates.len() > 1 => {}
-            Err(errno) if candidates.len() > 1 => denied = denied.or(Some((i, errno))),
+            Ok(()) => return look(candidate).map(|machine| (candidate, machine)),
+            Err(Errno::ENOENT | Errno::ENOTDIR) if several => {}
+            Err(errno) if several => denied = denied.or(Some((i, errno))),
             Err(errno) => return Err(Fail::new(Step::Executable, errno).of(i)),
         }
     }

@@ -196,6 +196,7 @@ fn other(fail: &Fail) -> String {
     let what = match fail.step {
         Step::Seal => "protect the runtime's executable (prctl PR_SET_MM_MAP)",
         Step::Session => "setsid",
+        Step::Parked => "take over what the caller wants",
         Step::Keyring => "unable to join session keyring",
         Step::JoinNamespace => "join the container's namespaces",
         Step::Namespaces => "make namespaces",

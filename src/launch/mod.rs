@@ -12,6 +12,7 @@ pub mod foreground;
 mod idmap;
 mod inside;
 pub mod namespaces;
+mod parked;
 mod started;
 
 use std::cell::Cell;
@@ -24,6 +25,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::cgroup::Cgroup;
 use crate::init::message::{Fail, HOOKS_DONE, MAPPED, Message, NETWORK};
+use crate::init::park::Room;
 use crate::plan::Plan;
 use crate::sys::process::{self, Clone};
 use crate::sys::{self, Errno, fs, mem, socket};
@@ -34,6 +36,7 @@ use inside::HookFiles;
 use started::set_oom_score_adj;
 
 pub use entry::{EntryRequest, entry};
+pub use parked::resume;
 pub use started::{Started, hand_over};
 
 /// `what: no such file or directory (ENOENT)`.
@@ -61,11 +64,14 @@ pub struct Request<'a> {
     pub state: &'a dyn Fn(&str, i32) -> Vec<u8>,
     /// Done as soon as the pid is known, while the child works.
     pub meanwhile: &'a mut dyn FnMut(i32) -> Result<()>,
+    /// It's a warm container: serve init until it's parked. See [`resume`].
+    pub park: bool,
     /// Where the times go.
     pub trace: &'a Trace,
 }
 
-/// Makes a container's init and serves it until only the start barrier and execve are left.
+/// Makes a container's init and serves it until only the start barrier and execve are left, or until
+/// it's parked.
 pub fn container(request: Request) -> Result<Started> {
     let plan = request.plan;
     let new = plan.namespaces.new;
@@ -91,6 +97,7 @@ pub fn container(request: Request) -> Result<Started> {
         _ => Path::new("/sys/fs/cgroup"),
     };
     let cgroup_source = CString::new(cgroup_source.as_os_str().as_bytes())?;
+    let room = request.park.then(Room::new);
     let times = request.trace.steps()?;
     // Namespaces of which init makes itself (cgroup, time), and those that a joined user namespace is
     // to own.
@@ -159,6 +166,7 @@ pub fn container(request: Request) -> Result<Started> {
             parent_hooks: files.any(plan),
             create_container: files.kind(&files.create_container, 0, theirs.as_fd()),
             start_container: files.kind(&files.start_container, 1, theirs.as_fd()),
+            park: room.as_ref(),
         };
         init::container(&context);
     }
@@ -273,6 +281,7 @@ fn serve(
                 let state = state("creating", started.pid);
                 started.hand_over_listener(plan.seccomp.as_ref(), number, &state)?;
             }
+            Message::Parked => return Ok(()),
             Message::Ready { machine } => {
                 fault::point("launch:ready")?;
                 return started.ready(plan.process.as_ref(), machine);

@@ -35,7 +35,7 @@ use crate::seccomp;
 pub use decide::{Container, join, plan};
 pub use options::MOUNT_OPTIONS;
 pub use schedule::{MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES};
-pub use strings::Strings;
+pub use strings::{HOME_SIZE, Strings};
 pub use text::clean;
 
 /// A container, decided. Made by [`plan`], carried out by `launch` (parent) and `init` (child).

@@ -16,7 +16,7 @@ pub struct Strings {
 }
 
 /// Room for `HOME=` and a directory's path.
-const HOME_SIZE: usize = 1024;
+pub const HOME_SIZE: usize = 1024;
 
 impl Strings {
     /// Lays out `text`.

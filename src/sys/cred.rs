@@ -98,6 +98,13 @@ pub fn personality(persona: u64) -> Result<()> {
     check_int(unsafe { libc::personality(persona) }).map(drop)
 }
 
+/// Whether the calling process gets no transparent huge pages (PR_SET_THP_DISABLE).
+pub fn forbid_huge_pages(forbidden: bool) -> Result<()> {
+    let option = libc::PR_SET_THP_DISABLE;
+    // SAFETY: no memory is involved.
+    check_int(unsafe { libc::prctl(option, u64::from(forbidden), 0u64, 0u64, 0u64) }).map(drop)
+}
+
 /// sched_setattr(2) of the calling thread.
 pub fn sched_setattr(attr: &crate::plan::Scheduler) -> Result<()> {
     let raw = libc::sched_attr {

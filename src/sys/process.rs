@@ -155,9 +155,9 @@ pub fn unshare(kinds: u64) -> Result<()> {
 
 /// execve(2). Returns only on failure.
 ///
-/// `argv` and `envp` come from `plan::Strings::as_ptr`, which keeps them null-terminated.
+/// `argv` and `envp` come from `plan::Strings::as_ptr` or `init::park`, which keep them null-terminated.
 pub fn execve(path: &CStr, argv: *const *const c_char, envp: *const *const c_char) -> Errno {
-    // SAFETY: see above; the strings live in the plan, which outlives the process.
+    // SAFETY: see above; the strings live in what was laid out before the clone, and outlive the process.
     unsafe { libc::execve(path.as_ptr(), argv, envp) };
     Errno::last()
 }
@@ -191,6 +191,46 @@ pub fn all_signals() -> libc::sigset_t {
         let mut set = std::mem::zeroed();
         libc::sigfillset(&mut set);
         set
+    }
+}
+
+/// The signals of a mask as /proc/PID/status shows it: bit N-1 = signal N.
+pub fn signal_set(bits: u64) -> libc::sigset_t {
+    // SAFETY: sigset_t is plain data, made and filled by the calls, which cannot fail for numbers
+    // from 1 to 64.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in (1..=64).filter(|n| bits & 1 << (n - 1) != 0) {
+            libc::sigaddset(&mut set, signal);
+        }
+        set
+    }
+}
+
+/// Ignores a signal, over execve(2) too. The C library's own two (32 and 33) can't be.
+pub fn ignore(signal: i32) -> Result<()> {
+    disposition(signal, libc::SIG_IGN)
+}
+
+/// Takes back what was done about any signal.
+pub fn default_signals() {
+    for signal in 1..=64 {
+        let _ = disposition(signal, libc::SIG_DFL);
+    }
+}
+
+fn disposition(signal: i32, what: libc::sighandler_t) -> Result<()> {
+    // SAFETY: sigaction is plain data; neither of the two dispositions is a handler.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = what;
+        check_int(libc::sigaction(
+            signal,
+            &raw const action,
+            std::ptr::null_mut(),
+        ))
+        .map(drop)
     }
 }
 
