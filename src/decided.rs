@@ -29,14 +29,15 @@ pub struct Decided {
 /// Decides a bundle. `host` is looked at for LSMs, if the config names a label of one. Errors name the
 /// property of config.json that is wrong by its JSON path.
 pub fn decide(bundle: &Bundle, options: &Options, host: &mut Host) -> Result<Decided> {
-    let spec = &bundle.spec;
-    let linux = spec.linux().as_ref();
-    let process = spec.process().as_ref();
-    let labels = linux.is_some_and(|l| l.mount_label().is_some())
-        || process.is_some_and(|p| p.apparmor_profile().is_some() || p.selinux_label().is_some());
-    if labels {
+    if labels(bundle) {
         host.look_at_labels();
     }
+    on(bundle, options, host)
+}
+
+/// Decides a bundle for a host of which all is known.
+pub fn on(bundle: &Bundle, options: &Options, host: &Host) -> Result<Decided> {
+    let spec = &bundle.spec;
     let plan = plan::plan(spec, options, host)?;
     let annotations = spec.annotations().iter().flatten();
     Ok(Decided {
@@ -44,6 +45,13 @@ pub fn decide(bundle: &Bundle, options: &Options, host: &mut Host) -> Result<Dec
         version: spec.version().clone(),
         annotations: annotations.map(|(k, v)| (k.clone(), v.clone())).collect(),
         warnings: bundle.warnings.clone(),
-        labels,
+        labels: labels(bundle),
     })
+}
+
+fn labels(bundle: &Bundle) -> bool {
+    let linux = bundle.spec.linux().as_ref();
+    let process = bundle.spec.process().as_ref();
+    linux.is_some_and(|l| l.mount_label().is_some())
+        || process.is_some_and(|p| p.apparmor_profile().is_some() || p.selinux_label().is_some())
 }

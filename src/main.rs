@@ -32,6 +32,7 @@ mod status;
 mod store;
 mod sys;
 mod trace;
+mod zygote;
 
 use std::io::Write as _;
 

@@ -107,11 +107,7 @@ pub fn plan(spec: &spec::Spec, options: &Options, host: &Host) -> Result<Plan> {
         rootfs: text::c_string("root.path", root.path().as_os_str().as_encoded_bytes())?,
         readonly_rootfs: root.readonly().unwrap_or(false),
         no_pivot: options.no_pivot,
-        keyring: if options.no_new_keyring {
-            None
-        } else {
-            Some(text::c_string("id", format!("_ses.{}", options.id))?)
-        },
+        keyring: keyring(options)?,
         time_offsets: namespaces::time_offsets(linux.time_offsets().as_ref(), &namespaces)?,
         propagation,
         rootfs_propagation,
@@ -151,6 +147,14 @@ pub fn plan(spec: &spec::Spec, options: &Options, host: &Host) -> Result<Plan> {
         id_maps,
         warnings,
     })
+}
+
+/// The session keyring of a container, by its id: as runc names it.
+pub fn keyring(options: &Options) -> Result<Option<CString>> {
+    match options.no_new_keyring {
+        true => Ok(None),
+        false => text::c_string("id", format!("_ses.{}", options.id)).map(Some),
+    }
 }
 
 /// What a process that enters a container takes from it, and from the command line of `exec`.

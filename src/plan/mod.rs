@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup;
 use crate::seccomp;
 
-pub use decide::{Container, join, plan};
+pub use decide::{Container, join, keyring, plan};
 pub use options::MOUNT_OPTIONS;
 pub use schedule::{MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES};
 pub use strings::{HOME_SIZE, Strings};

@@ -13,6 +13,7 @@ pub mod mount;
 pub mod net;
 pub mod netlink;
 pub mod process;
+pub mod program;
 pub mod socket;
 #[cfg(not(test))]
 #[cfg(not(fuzzing))]
