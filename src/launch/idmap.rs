@@ -58,10 +58,11 @@ fn write_map(pid: i32, kind: &str, maps: &[IdMap]) -> Result<()> {
         }
     };
     let text = String::from_utf8_lossy(&output.stderr);
+    let text = text.trim().replace('\n', "; ");
+    let text = text.strip_prefix(&format!("{tool}: ")).unwrap_or(&text);
     ensure!(
         output.status.success(),
-        "linux.{kind}Mappings: {tool}: {}",
-        text.trim().replace('\n', "; ")
+        "linux.{kind}Mappings: {tool}: {text} (allowed is what /etc/sub{kind} says)"
     );
     Ok(())
 }
