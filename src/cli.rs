@@ -100,6 +100,27 @@ pub struct Global {
     /// Write where the time went to this file, as Chrome trace events; also accepted after the command
     #[arg(long, global = true, value_name = "FILE", display_order = 1000)]
     pub trace: Option<PathBuf>,
+    /// Take what the zygote has prepared; also accepted after the command [default: auto, or $RUNZ_ZYGOTE]
+    #[arg(
+        long,
+        value_enum,
+        global = true,
+        value_name = "WHEN",
+        display_order = 1000
+    )]
+    pub zygote: Option<Prepared>,
+}
+
+/// `--zygote`: whether a container is made of what the zygote has prepared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Prepared {
+    /// As far as there is something that fits.
+    #[default]
+    Auto,
+    /// Never ask.
+    Off,
+    /// Fail if there is no zygote, or it doesn't answer.
+    Require,
 }
 
 /// `--log-format`.
@@ -162,6 +183,7 @@ pub enum Command {
     Start(Start),
     State(State),
     Update(Update),
+    Zygote(Zygote),
 }
 
 /// Create a container, its process waiting for start
@@ -494,4 +516,37 @@ pub enum Shell {
     Bash,
     Zsh,
     Fish,
+}
+
+/// Prepare parts of containers, and whole ones, before they are asked for
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Zygote {
+    /// Read this file, in TOML [default: /etc/runz/zygote.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print a table or JSON
+    #[arg(
+        short,
+        long,
+        value_enum,
+        default_value = "table",
+        value_name = "FORMAT"
+    )]
+    pub format: Format,
+    /// What to do
+    #[arg(value_enum, value_name = "action")]
+    pub action: Action,
+}
+
+/// `zygote`'s actions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Action {
+    /// Be the daemon, in the foreground.
+    Serve,
+    /// Show what the daemon has, and what was asked of it.
+    Status,
+    /// Let the daemon read its configuration again.
+    Reload,
+    /// End the daemon.
+    Stop,
 }

@@ -27,6 +27,13 @@ pub struct Socket {
 /// How long systemd may take to let go of the BARRIER descriptor.
 const BARRIER_WAIT: Duration = Duration::from_secs(30);
 
+/// Tells a service manager something of ourselves.
+pub fn say(host: &Path, message: &[u8]) -> Result<()> {
+    socket::connect_datagram(host)
+        .and_then(|socket| socket::send(&socket, message, None))
+        .map_err(|e| failed(e, format_args!("NOTIFY_SOCKET {host:?}")))
+}
+
 /// Makes the socket in the state directory.
 pub fn listen(state_directory: &Path, host: &Path) -> Result<Socket> {
     let path = state_directory.join("notify/notify.sock");

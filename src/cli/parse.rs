@@ -21,6 +21,8 @@ struct Verb<V: Args> {
     verb: V,
     #[arg(long)]
     trace: Option<PathBuf>,
+    #[arg(long, value_enum)]
+    zygote: Option<Prepared>,
 }
 
 /// Why there is no command to run.
@@ -96,6 +98,7 @@ fn command(global: &mut Global, args: &mut dyn Iterator<Item = OsString>) -> Res
         Some("start") => verb("start", global, args).map(Command::Start),
         Some("state") => verb("state", global, args).map(Command::State),
         Some("update") => verb("update", global, args).map(Command::Update),
+        Some("zygote") => verb("zygote", global, args).map(Command::Zygote),
         Some("help" | "h") => match args
             .next()
             .map(|topic| topic.to_string_lossy().into_owned())
@@ -109,7 +112,7 @@ fn command(global: &mut Global, args: &mut dyn Iterator<Item = OsString>) -> Res
 }
 
 /// The flags before the verb; a test holds them against clap's.
-pub(super) const GLOBALS: [Flag; 10] = [
+pub(super) const GLOBALS: [Flag; 11] = [
     Flag {
         long: "debug",
         short: None,
@@ -156,6 +159,11 @@ pub(super) const GLOBALS: [Flag; 10] = [
         takes: Takes::Value,
     },
     Flag {
+        long: "zygote",
+        short: None,
+        takes: Takes::Value,
+    },
+    Flag {
         long: "version",
         short: Some('v'),
         takes: Takes::Nothing,
@@ -190,6 +198,10 @@ fn set(global: &mut Global, name: &str, value: OsString) -> Result<(), String> {
         }
         "criu" => global.criu = Some(value.into()),
         "trace" => global.trace = Some(value.into()),
+        "zygote" => {
+            let when = Prepared::from_str(&text, false);
+            global.zygote = Some(when.map_err(|_| one_of("auto, off, require"))?);
+        }
         _ => return Err(format!("flag provided but not defined: -{name}")),
     }
     Ok(())
@@ -206,6 +218,9 @@ fn verb<V: Args>(
         .map_err(|error| misuse(Some(name), &error.to_string()))?;
     if given.trace.is_some() {
         global.trace = given.trace;
+    }
+    if given.zygote.is_some() {
+        global.zygote = given.zygote;
     }
     Ok(given.verb)
 }

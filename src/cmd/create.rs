@@ -9,12 +9,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Context;
 use crate::cgroup::Cgroup;
+use crate::cli::Prepared;
 use crate::decided::{self, Decided};
 use crate::launch::{self, Started, failed};
 use crate::plan::{MountKind, Options, Plan};
 use crate::store::{self, Container, Record};
 use crate::sys::{Errno, fs};
-use crate::zygote::plans;
+use crate::zygote::wire::Request;
+use crate::zygote::{self, client, plans, shape};
 use crate::{bundle, cgroup, cli, fault, hooks, host, log, rdt, seccomp};
 
 /// `create`.
@@ -98,13 +100,15 @@ pub fn make(
         notify: reports.then(|| state_directory.join("notify")),
         rootless: c.rootless,
     };
+    let zygote = connect(c)?;
     // Only where a zygote answers: nobody else writes there.
-    let plans: Option<&Path> = None;
+    let plans = zygote.as_ref().map(|_| zygote::plans(&c.root.path));
     let mut host = host::Host::look(c.in_user_namespace, false);
     let kept = match changes {
-        None => plans.and_then(|dir| plans::look(dir, &config, &plan_options, &mut host)),
+        None => plans.and_then(|dir| plans::look(&dir, &config, &plan_options, &mut host)),
         Some(_) => None,
     };
+    let seen = kept.is_none() && changes.is_none() && !reports;
     let decided = match kept {
         Some(decided) => decided,
         None => {
@@ -131,6 +135,14 @@ pub fn make(
     }
     check_rootfs(plan)?;
 
+    c.trace.begin("ask for a kit");
+    let asked = match zygote {
+        Some(client) => {
+            let seen = seen.then_some((config.as_slice(), &plan_options));
+            ask(c, client, plan, seen)?
+        }
+        None => None,
+    };
     c.trace.begin("reserve");
     fault::point("create:planned")?;
     let container = store::reserve(&c.root, &options.id)?;
@@ -143,6 +155,7 @@ pub fn make(
         &decided,
         &directory,
         notify,
+        asked,
     );
     match result {
         Ok((started, record, cgroup, console)) => Ok(Made {
@@ -180,6 +193,7 @@ fn build(
     decided: &Decided,
     bundle: &Path,
     notify: Option<std::ffi::OsString>,
+    asked: Option<client::Asked>,
 ) -> Result<Built> {
     let Decided {
         plan, annotations, ..
@@ -235,9 +249,11 @@ fn build(
                 .debug(format_args!("cgroup {:?} is made and limited", cgroup.path));
         }
         let fifo = (kind == Kind::Create).then(|| container.fifo());
+        let kit = take(c, asked)?;
         let started = launch::container(launch::Request {
             plan,
             cgroup: cgroup.as_ref(),
+            kit: kit.as_ref().map(client::Kit::borrow),
             fifo: fifo.as_deref(),
             signal_mask,
             hooks: &mut |pid| {
@@ -289,6 +305,69 @@ fn build(
             }
             Err(error.context("unable to start container process"))
         }
+    }
+}
+
+/// Connects to the zygote; `None`: the container is made the cold way.
+fn connect(c: &Context) -> Result<Option<client::Client>> {
+    match c.zygote {
+        Prepared::Off => Ok(None),
+        Prepared::Auto => Ok(client::connect(&c.root.path).ok()),
+        Prepared::Require => client::connect(&c.root.path)
+            .map(Some)
+            .map_err(|e| failed(e, "--zygote=require: connect to the zygote")),
+    }
+}
+
+/// Asks the zygote for what fits the plan; `None`: it gives nothing. `seen`: a config that it had no
+/// plan for.
+fn ask(
+    c: &Context,
+    client: client::Client,
+    plan: &Plan,
+    seen: Option<(&[u8], &Options)>,
+) -> Result<Option<client::Asked>> {
+    let cold = |why: &dyn std::fmt::Display| {
+        c.log.debug(format_args!("zygote: no kit: {why}"));
+        None
+    };
+    let ask = || -> Result<_> {
+        let fit = shape::of(plan);
+        // First, for it's answered while we go on.
+        if let Ok(fit) = &fit {
+            client.ask(&Request::Kit {
+                shape: fit.shape.clone(),
+                wait: c.zygote == Prepared::Require,
+            })?;
+        }
+        if let Some((config, options)) = seen {
+            client.tell_seen(config, options)?;
+        }
+        Ok(match fit {
+            Ok(fit) => Some(client.asked(fit, plan.mounts.len(), c.zygote)),
+            Err(why) => cold(&why),
+        })
+    };
+    match ask() {
+        Err(error) if c.zygote == Prepared::Require => Err(error.context("--zygote=require")),
+        Err(error) => Ok(cold(&error)),
+        Ok(asked) => Ok(asked),
+    }
+}
+
+/// The kit that was asked for, if there is one.
+fn take(c: &Context, asked: Option<client::Asked>) -> Result<Option<client::Kit>> {
+    let Some(asked) = asked else {
+        return Ok(None);
+    };
+    c.trace.begin("wait for the kit");
+    match asked.kit() {
+        Err(error) if c.zygote == Prepared::Require => Err(error.context("--zygote=require")),
+        Err(error) => {
+            c.log.debug(format_args!("zygote: no kit: {error:#}"));
+            Ok(None)
+        }
+        Ok(kit) => Ok(Some(kit)),
     }
 }
 

@@ -15,13 +15,16 @@ pub mod spec;
 mod start;
 mod state;
 mod update;
+mod zygote;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use crate::cli::{self, Caller, CgroupManager, Command, Global, Root};
+use clap::ValueEnum;
+
+use crate::cli::{self, Caller, CgroupManager, Command, Global, Prepared, Root};
 use crate::log::Log;
 use crate::trace::Trace;
 use crate::{cgroup, host, launch, sys};
@@ -42,6 +45,8 @@ pub struct Context<'a> {
     pub trace: &'a Trace,
     /// The caller's working directory.
     pub cwd: PathBuf,
+    /// Whether the zygote is asked.
+    pub zygote: Prepared,
 }
 
 /// Does what `command` says; its exit code. `begun` is when the process did (CLOCK_MONOTONIC, ns).
@@ -111,6 +116,7 @@ fn perform(global: &Global, command: &Command, log: &Log, trace: &Trace) -> Resu
         Command::Events(options) => {
             events::events(&c, options).with_context(|| verb("events", &options.id))
         }
+        Command::Zygote(options) => zygote::zygote(&c, options).context("zygote"),
         Command::Checkpoint(_) => Err(anyhow::anyhow!("checkpoint is not in this build")),
         Command::Restore(_) => Err(anyhow::anyhow!("restore is not in this build")),
         Command::Completion(_) | Command::Spec(_) | Command::Features(_) => Ok(0),
@@ -138,6 +144,7 @@ fn name(command: &Command) -> &'static str {
         Command::Start(_) => "start",
         Command::State(_) => "state",
         Command::Update(_) => "update",
+        Command::Zygote(_) => "zygote",
     }
 }
 
@@ -225,5 +232,23 @@ fn context<'a>(global: &Global, log: &'a Log, trace: &'a Trace) -> Result<Contex
         log,
         trace,
         cwd,
+        zygote: prepared(global)?,
     })
+}
+
+/// `--zygote`, or what the environment says: engines pass no flags of ours.
+fn prepared(global: &Global) -> Result<Prepared> {
+    if let Some(given) = global.zygote {
+        return Ok(given);
+    }
+    match std::env::var_os("RUNZ_ZYGOTE") {
+        Some(text) if !text.is_empty() => {
+            let text = text.to_string_lossy();
+            let known = Prepared::from_str(&text, false);
+            known.map_err(|_| {
+                anyhow::anyhow!("RUNZ_ZYGOTE: {text:?} is not one of auto, off, require")
+            })
+        }
+        _ => Ok(Prepared::Auto),
+    }
 }

@@ -1,7 +1,7 @@
 //! `/dev`: device nodes, the usual links, the console.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::message::{At, Fail, Message, Step};
 use super::{Common, path};
@@ -19,42 +19,56 @@ const LINKS: &[(&CStr, &CStr)] = &[
     (c"/proc/kcore", c"core"),
 ];
 
-/// Makes the nodes and links.
-pub fn setup(root: BorrowedFd, dev: &Dev) -> std::result::Result<(), Fail> {
+/// Makes the nodes and links. `ready`: those that lie directly in `/dev` are there.
+pub fn setup(root: BorrowedFd, dev: &Dev, ready: bool) -> std::result::Result<(), Fail> {
     let directory = path::open_or_make(root, c"/dev", true).at(Step::Dev)?;
     for (i, node) in dev.nodes.iter().enumerate() {
-        make(root, &directory, node, dev.bind).of(Step::Dev, i)?;
+        match name(node) {
+            Some(_) if ready => Ok(()),
+            Some(name) => node_at(directory.as_fd(), name, node, dev.bind),
+            None => path::open_parent(root, &node.path)
+                .and_then(|(parent, name)| node_at(parent.as_fd(), name, node, dev.bind)),
+        }
+        .of(Step::Dev, i)?;
     }
+    if ready {
+        return Ok(());
+    }
+    links(&directory, dev)
+}
+
+/// The nodes and links of a `/dev` that is mounted nowhere yet; of each node's path only the name.
+pub fn fill(directory: BorrowedFd, dev: &Dev) -> std::result::Result<(), Fail> {
+    for (i, node) in dev.nodes.iter().enumerate() {
+        node_at(directory, &node.path, node, false).of(Step::Dev, i)?;
+    }
+    links(directory, dev)
+}
+
+fn links(directory: impl AsFd, dev: &Dev) -> std::result::Result<(), Fail> {
+    let directory = directory.as_fd();
     for (i, (target, name)) in LINKS.iter().enumerate() {
         if *name == c"core" && !dev.core {
             continue;
         }
-        match fs::symlink(target, &directory, name) {
+        match fs::symlink(target, directory, name) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(Fail::new(Step::DevLink, errno).of(i)),
         }
     }
     // Whatever the root file system has there: it must lead to the container's own devpts.
-    match fs::unlink(&directory, c"ptmx", 0) {
+    match fs::unlink(directory, c"ptmx", 0) {
         Ok(()) | Err(Errno::ENOENT) => {}
         Err(errno) => return Err(Fail::new(Step::DevLink, errno).of(LINKS.len())),
     }
-    fs::symlink(c"pts/ptmx", &directory, c"ptmx").of(Step::DevLink, LINKS.len())
+    fs::symlink(c"pts/ptmx", directory, c"ptmx").of(Step::DevLink, LINKS.len())
 }
 
-fn make(root: BorrowedFd, dev: &OwnedFd, node: &Node, bind: bool) -> Result<()> {
-    // Nearly all of them are `/dev/NAME`.
-    let bytes = node.path.as_bytes_with_nul();
-    let name = match bytes.strip_prefix(b"/dev/") {
+/// The name of a node directly in `/dev`, as nearly all of them are.
+fn name(node: &Node) -> Option<&CStr> {
+    match node.path.as_bytes_with_nul().strip_prefix(b"/dev/") {
         Some(name) if !name.contains(&b'/') => CStr::from_bytes_with_nul(name).ok(),
         _ => None,
-    };
-    match name {
-        Some(name) => node_at(dev.as_fd(), name, node, bind),
-        None => {
-            let (parent, name) = path::open_parent(root, &node.path)?;
-            node_at(parent.as_fd(), name, node, bind)
-        }
     }
 }
 

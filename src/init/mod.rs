@@ -19,6 +19,7 @@ mod process;
 mod program;
 mod root;
 
+pub use dev::fill as fill_dev;
 pub use mounts::bind;
 
 use std::cell::Cell;
@@ -41,6 +42,40 @@ pub struct Exe<'a> {
     /// The read-only mount that it was opened through, and the directory that this is a copy of.
     pub mount: Option<(BorrowedFd<'a>, &'a CStr)>,
 }
+
+/// What the zygote has made ahead (`zygote::kit`).
+#[derive(Clone, Copy)]
+pub struct Kit<'a> {
+    /// Namespaces to enter instead of making them, each with its CLONE_NEW*. A mount namespace has
+    /// nothing in it but [`KIT_ROOTFS`] and [`KIT_EXE`].
+    pub namespaces: &'a [(u64, OwnedFd)],
+    /// File systems to attach instead of mounting them, as many as `plan.mounts`.
+    pub trees: &'a [Ready],
+    /// The one at /dev has its nodes and links.
+    pub dev: bool,
+}
+
+impl Kit<'_> {
+    /// CLONE_NEW* of its namespaces.
+    pub fn kinds(&self) -> u64 {
+        self.namespaces.iter().fold(0, |all, (kind, _)| all | kind)
+    }
+}
+
+/// How much of a mount is there.
+pub enum Ready {
+    /// Nothing.
+    No,
+    /// All but that it's attached.
+    Tree(Cell<Option<OwnedFd>>),
+    /// It's in the tree at /dev.
+    Attached,
+}
+
+/// In a kit's mount namespace: where the root file system is attached until it's pivoted to.
+pub const KIT_ROOTFS: &CStr = c"/rootfs";
+/// In a kit's mount namespace: where the executable's mount is attached (see [`root::pivot`]).
+pub const KIT_EXE: &CStr = c"/exe";
 
 /// What both kinds of children have.
 pub struct Common<'a> {
@@ -76,6 +111,13 @@ pub struct Context<'a> {
     pub own_mounts: bool,
     /// The parent makes the network namespace meanwhile, and sends it: [`Context::join_network`].
     pub network: Cell<bool>,
+    /// What was made ahead.
+    pub kit: Option<Kit<'a>>,
+    /// For a kit's mount namespace, in which no source of a bind can be found: their trees, as
+    /// `plan.mounts`.
+    pub sources: &'a [Cell<Option<OwnedFd>>],
+    /// The names of a uts namespace that is new and that the config leaves as the caller's.
+    pub host_names: Option<(&'a CStr, &'a CStr)>,
     /// Namespaces that are to be made after a user namespace was joined, because it shall own them.
     pub after_join: u64,
     /// What is bound where cgroup2 can't be mounted.
@@ -254,7 +296,8 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
     if new & libc::CLONE_NEWTIME as u64 != 0 {
         time_namespace(plan)?;
     }
-    if new & libc::CLONE_NEWNET as u64 != 0 && !c.network.get() {
+    let in_kit = c.kit.map_or(0, |kit| kit.kinds());
+    if new & !in_kit & libc::CLONE_NEWNET as u64 != 0 && !c.network.get() {
         c.trace(Step::Loopback, 0);
         net::loopback_up().at(Step::Loopback)?;
     }
@@ -263,13 +306,22 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
         sys::process::set_dumpable(false).at(Step::Session)?;
     }
 
+    let null = root::null(c)?;
+    if let Some(kit) = &c.kit {
+        c.trace(Step::Kit, 0);
+        for (kind, namespace) in kit.namespaces {
+            if *kind != libc::CLONE_NEWNS as u64 {
+                sys::process::setns(namespace, *kind).at(Step::Kit)?;
+            }
+        }
+    }
     c.trace(Step::Rootfs, 0);
     let root = root::prepare(c)?;
     mounts::all(c, root.as_fd())?;
     c.join_network()?;
     if let Some(dev) = &plan.dev {
         c.trace(Step::Dev, 0);
-        dev::setup(root.as_fd(), dev)?;
+        dev::setup(root.as_fd(), dev, c.kit.is_some_and(|kit| kit.dev))?;
     }
     if c.parent_hooks {
         c.send(&Message::Hooks, None).at(Step::Parent)?;
@@ -283,7 +335,6 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
         c.trace(Step::Console, 0);
         dev::terminal(&c.common, root.as_fd(), p.console_size, true)?;
     }
-    let null = root::null(c)?;
 
     c.trace(Step::Pivot, 0);
     root::pivot(c, root.as_fd())?;
@@ -296,10 +347,11 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
     if plan.readonly_rootfs {
         root::readonly(root.as_fd()).at(Step::ReadonlyRootfs)?;
     }
-    if let Some(name) = &plan.hostname {
+    let own = c.host_names;
+    if let Some(name) = plan.hostname.as_deref().or(own.map(|own| own.0)) {
         cred::sethostname(name).at(Step::Hostname)?;
     }
-    if let Some(name) = &plan.domainname {
+    if let Some(name) = plan.domainname.as_deref().or(own.map(|own| own.1)) {
         cred::setdomainname(name).at(Step::Domainname)?;
     }
     let labels = plan

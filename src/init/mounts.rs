@@ -1,11 +1,12 @@
 //! The mounts of the container. Each is made detached, given its attributes, and only then attached
 //! to a target that was opened inside the root: nothing is ever mounted by path.
 
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::message::{Fail, Message, MountStep, Step};
-use super::{Context, copy_up, path};
+use super::{Context, Ready, copy_up, path};
 use crate::plan::{Mount, MountKind};
 use crate::sys::fs::{self, CWD};
 use crate::sys::mount::{self, Attr};
@@ -16,6 +17,25 @@ pub fn all(c: &Context, root: BorrowedFd) -> Result<(), Fail> {
     for (i, m) in c.plan.mounts.iter().enumerate() {
         c.trace(Step::Mount, i);
         one(c, root, i, m).map_err(|fail| fail.of(i))?;
+    }
+    Ok(())
+}
+
+/// Takes the sources of all binds along, before a mount namespace is entered that has none of them.
+pub fn sources(c: &Context, propagation: u64) -> Result<(), Fail> {
+    for (i, m) in c.plan.mounts.iter().enumerate() {
+        if let MountKind::Bind { source, recursive } = &m.kind
+            && !m.remount
+            && let Some(cell) = c.sources.get(i)
+        {
+            let taken = || {
+                let tree = source_tree(c, i, m, source, *recursive)?;
+                super::root::propagate(&tree, true, propagation)
+                    .map_err(fail(MountStep::Source))?;
+                Ok(tree)
+            };
+            cell.set(Some(taken().map_err(|fail: Fail| fail.of(i))?));
+        }
     }
     Ok(())
 }
@@ -39,7 +59,10 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
     }
     let (tree, target) = match &m.kind {
         MountKind::Bind { source, recursive } => {
-            let tree = source_tree(c, i, m, source, *recursive)?;
+            let tree = match c.sources.get(i).and_then(Cell::take) {
+                Some(tree) => tree,
+                None => source_tree(c, i, m, source, *recursive)?,
+            };
             let is_directory = fs::fstat(&tree)
                 .map(|s| fs::is_type(&s, libc::S_IFDIR))
                 .map_err(fail(MountStep::Source))?;
@@ -53,6 +76,11 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
             options,
             legacy,
         } => {
+            let ready = match c.kit.and_then(|kit| kit.trees.get(i)) {
+                Some(Ready::Attached) => return Ok(()),
+                Some(Ready::Tree(tree)) => tree.take(),
+                _ => None,
+            };
             let there = path::open(root, &m.destination);
             // Only what the root file system has, not what is made here.
             let inherit = fstype == b"tmpfs" && there.is_ok();
@@ -69,7 +97,14 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
                 return by_mount(root, m, name, source, data, *flags, &target);
             }
             let inherit = inherit.then_some(target.as_fd());
-            (new(name, source, options, m.set, inherit)?, target)
+            let tree = match ready {
+                Some(tree) => {
+                    inherited_owner(&tree, options, inherit).map_err(fail(MountStep::Make))?;
+                    tree
+                }
+                None => new(name, source, options, m.set, inherit)?,
+            };
+            (tree, target)
         }
         MountKind::Cgroup { options } => {
             let target = path::open_or_make(root, &m.destination, true)
@@ -282,6 +317,26 @@ fn inherit_owner(
         let _ = option(c"gid", stat.st_gid, 10);
     }
     Ok(())
+}
+
+/// The same for a file system that was made ahead, and has a mode: see [`inherit_owner`].
+fn inherited_owner(
+    tree: &OwnedFd,
+    options: &[(std::ffi::CString, Option<std::ffi::CString>)],
+    target: Option<BorrowedFd>,
+) -> sys::Result<()> {
+    let Some(target) = target else {
+        return Ok(());
+    };
+    let stat = fs::fstat(target)?;
+    let set = |name: &[u8]| options.iter().any(|(key, _)| key.as_bytes() == name);
+    let uid = if set(b"uid") { 0 } else { stat.st_uid };
+    let gid = if set(b"gid") { 0 } else { stat.st_gid };
+    if uid == 0 && gid == 0 {
+        return Ok(());
+    }
+    let keep = |id: u32| if id == 0 { u32::MAX } else { id };
+    fs::fchown(tree, keep(uid), keep(gid))
 }
 
 /// The old way, for options that fsconfig(2) can't take. The target is named through the host's

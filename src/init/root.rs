@@ -9,7 +9,7 @@ use crate::sys::fs::{self, CWD};
 use crate::sys::mount::{self, Attr};
 use crate::sys::{Errno, Result};
 
-fn propagate(fd: impl AsFd, recursive: bool, propagation: u64) -> Result<()> {
+pub fn propagate(fd: impl AsFd, recursive: bool, propagation: u64) -> Result<()> {
     let attr = Attr {
         propagation,
         ..Attr::default()
@@ -28,6 +28,12 @@ pub fn prepare(c: &Context) -> std::result::Result<OwnedFd, Fail> {
         propagate(&tree, true, libc::MS_PRIVATE).at(Step::Propagation)?;
         return on_itself(c, tree);
     }
+    if let Some(namespace) = c.kit.and_then(|kit| {
+        let mut all = kit.namespaces.iter();
+        all.find(|(kind, _)| *kind == libc::CLONE_NEWNS as u64)
+    }) {
+        return in_kit(c, &namespace.1);
+    }
     let host = fs::open(CWD, c"/", libc::O_PATH, 0).at(Step::Propagation)?;
     let kind = plan.propagation & !libc::MS_REC;
     propagate(&host, plan.propagation & libc::MS_REC != 0, kind).at(Step::Propagation)?;
@@ -37,6 +43,21 @@ pub fn prepare(c: &Context) -> std::result::Result<OwnedFd, Fail> {
     }
     let tree = mount::clone_tree(CWD, &plan.rootfs, true).at(Step::Rootfs)?;
     on_itself(c, tree)
+}
+
+/// Enters a mount namespace of a kit: what is needed of the host is taken along, as cut off from it as
+/// in a copy of the mount table.
+fn in_kit(c: &Context, namespace: &OwnedFd) -> std::result::Result<OwnedFd, Fail> {
+    let plan = c.plan;
+    let kind = plan.propagation & !libc::MS_REC;
+    let tree = mount::clone_tree(CWD, &plan.rootfs, true).at(Step::Rootfs)?;
+    propagate(&tree, true, kind).at(Step::Propagation)?;
+    super::mounts::sources(c, kind)?;
+    crate::sys::process::setns(namespace, libc::CLONE_NEWNS as u64).at(Step::Kit)?;
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let target = fs::open(CWD, super::KIT_ROOTFS, flags, 0).at(Step::Kit)?;
+    mount::move_mount(&tree, &target).at(Step::Rootfs)?;
+    Ok(tree)
 }
 
 /// Mounts the copy of the root file system over it.
@@ -72,6 +93,11 @@ pub fn pivot(c: &Context, root: BorrowedFd) -> std::result::Result<(), Fail> {
     // be a second wait for an RCU grace period. Where it can't, that is all that is lost.
     if let Some((exe, directory)) = c.common.exe.as_ref().and_then(|exe| exe.mount)
         && plan.propagation & libc::MS_SHARED == 0
+        && let directory = if c.sources.is_empty() {
+            directory
+        } else {
+            super::KIT_EXE
+        }
         && let Ok(target) = fs::open(CWD, directory, libc::O_PATH | libc::O_DIRECTORY, 0)
     {
         let _ = mount::move_mount(exe, target);

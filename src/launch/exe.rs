@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::init;
+use crate::plan::Strings;
 use crate::sys::fs::CWD;
 use crate::sys::mount::{self, Attr};
 use crate::sys::{self, Errno, mem};
@@ -34,6 +35,9 @@ pub fn protect() -> Result<Option<Exe>> {
         // Not root; or it was removed, or replaced, since we were started from it; or it's on a mount
         // that can't be copied: unbindable, or of another mount namespace.
         Err(Errno::EPERM | Errno::EACCES | Errno::ENOENT | Errno::ESTALE | Errno::EINVAL) => {
+            if own().is_ok_and(sys::fs::is_sealed) {
+                return Ok(None);
+            }
             let euid = sys::cred::effective_ids().0;
             let owner = fs::metadata("/proc/self/exe")
                 .context("stat /proc/self/exe")?
@@ -46,6 +50,35 @@ pub fn protect() -> Result<Option<Exe>> {
         }
         Err(errno) => Err(super::failed(errno, format_args!("protect {path:?}"))),
     }
+}
+
+fn own() -> sys::Result<OwnedFd> {
+    sys::fs::open(CWD, c"/proc/self/exe", libc::O_RDONLY, 0)
+}
+
+/// Executes this very command again, from a sealed copy of the binary, unless that is what runs: for
+/// a process that lives long. Its file may be replaced, and its clones need no protection.
+pub fn run_from_sealed_copy() -> Result<()> {
+    let exe = own().map_err(|e| super::failed(e, "open /proc/self/exe"))?;
+    if sys::fs::is_sealed(&exe) {
+        return Ok(());
+    }
+    let copy = sealed_copy()?;
+    let args = std::env::args_os().map(|arg| c_string(&arg));
+    let vars = std::env::vars_os().map(|(mut key, value)| {
+        key.push("=");
+        key.push(value);
+        c_string(&key)
+    });
+    let collect = |strings: &mut dyn Iterator<Item = sys::Result<CString>>| strings.collect();
+    let text = |strings: &mut dyn Iterator<Item = sys::Result<CString>>| -> Result<Strings> {
+        let strings: sys::Result<Vec<CString>> = collect(strings);
+        let strings = strings.map_err(|e| super::failed(e, "copy the command line"))?;
+        Ok(Strings::new(strings))
+    };
+    let (args, vars) = (text(&mut args.into_iter())?, text(&mut vars.into_iter())?);
+    let errno = sys::process::execveat(&copy.file, args.as_ptr(), vars.as_ptr());
+    Err(super::failed(errno, "execute the sealed copy"))
 }
 
 fn c_string(text: &OsStr) -> sys::Result<CString> {

@@ -54,6 +54,8 @@ pub struct Request<'a> {
     pub plan: &'a Plan,
     /// The container's cgroup.
     pub cgroup: Option<&'a Cgroup>,
+    /// What the zygote has made ahead.
+    pub kit: Option<init::Kit<'a>>,
     /// exec.fifo, when there is a start barrier.
     pub fifo: Option<&'a Path>,
     /// Signals are blocked, and this was the mask before.
@@ -103,13 +105,23 @@ pub fn container(request: Request) -> Result<Started> {
     // to own.
     let by_child = libc::CLONE_NEWCGROUP as u64 | libc::CLONE_NEWTIME as u64;
     let network = libc::CLONE_NEWNET as u64;
+    let in_kit = request.kit.map_or(0, |kit| kit.kinds());
     let by_us = match plan.namespaces.has(user) {
         true => 0,
-        false => new & network,
+        false => new & network & !in_kit,
     };
     let (flags, after_join) = match joins(user) {
         true => (0, new & !by_child),
-        false => (new & !by_child & !by_us, 0),
+        false => (new & !by_child & !by_us & !in_kit, 0),
+    };
+    // A new uts namespace has the names of its maker's.
+    let host_names = match in_kit & libc::CLONE_NEWUTS as u64 {
+        0 => None,
+        _ => Some(sys::cred::host_names().map_err(|e| failed(e, "uname"))?),
+    };
+    let sources: Vec<Cell<Option<OwnedFd>>> = match in_kit & libc::CLONE_NEWNS as u64 {
+        0 => Vec::new(),
+        _ => plan.mounts.iter().map(|_| Cell::new(None)).collect(),
     };
     let (ours, theirs) = socket::pair().map_err(|e| failed(e, "socketpair"))?;
 
@@ -160,6 +172,11 @@ pub fn container(request: Request) -> Result<Started> {
             bare: &bare,
             own_mounts: plan.namespaces.has(libc::CLONE_NEWNS as u64),
             network: Cell::new(by_us != 0),
+            kit: request.kit,
+            sources: &sources,
+            host_names: host_names
+                .as_ref()
+                .map(|(h, d)| (h.as_c_str(), d.as_c_str())),
             after_join,
             cgroup_source: &cgroup_source,
             mount_label: None,

@@ -2,7 +2,7 @@
 //! scheduling, memory policy, personality, seccomp.
 
 use super::{Result, check, check_fd, check_int};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
 /// setgroups(2).
@@ -167,6 +167,17 @@ pub fn seccomp(filter: &[libc::sock_filter], flags: u32) -> Result<Option<OwnedF
     }
     check(answer)?;
     Ok(None)
+}
+
+/// The host name and the domain name of the caller's uts namespace (uname(2)).
+pub fn host_names() -> Result<(CString, CString)> {
+    // SAFETY: utsname is plain data, filled by the call with terminated strings.
+    unsafe {
+        let mut names: libc::utsname = std::mem::zeroed();
+        check_int(libc::uname(&raw mut names))?;
+        let text = |name: &[libc::c_char]| CStr::from_ptr(name.as_ptr()).to_owned();
+        Ok((text(&names.nodename), text(&names.domainname)))
+    }
 }
 
 /// sethostname(2).

@@ -285,6 +285,13 @@ pub fn seal(fd: impl AsFd) -> Result<()> {
     check_int(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_ADD_SEALS, seals) }).map(drop)
 }
 
+/// Whether nobody can write a file: it's a memfd that [`seal`] has sealed.
+pub fn is_sealed(fd: impl AsFd) -> bool {
+    // SAFETY: no memory is involved.
+    let seals = check_int(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_GET_SEALS) });
+    seals.is_ok_and(|seals| seals & libc::F_SEAL_WRITE != 0)
+}
+
 /// pipe2(2): read end, write end.
 pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     use std::os::fd::FromRawFd;

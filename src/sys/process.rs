@@ -162,6 +162,15 @@ pub fn execve(path: &CStr, argv: *const *const c_char, envp: *const *const c_cha
     Errno::last()
 }
 
+/// Executes the file that is open (execveat(2), AT_EMPTY_PATH); see [`execve`].
+pub fn execveat(file: impl AsFd, argv: *const *const c_char, envp: *const *const c_char) -> Errno {
+    let fd = file.as_fd().as_raw_fd();
+    let flags = libc::AT_EMPTY_PATH;
+    // SAFETY: as in `execve`; the path is an empty static string.
+    unsafe { libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), argv, envp, flags) };
+    Errno::last()
+}
+
 /// _exit(2): no atexit handler, no flush of a copied stdio buffer.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: ends the process.
@@ -281,6 +290,17 @@ pub fn next_signal(fd: impl AsFd) -> Result<Option<i32>> {
         }
         Ok(_) | Err(Errno::EAGAIN) => Ok(None),
         Err(errno) => Err(errno),
+    }
+}
+
+/// Raises the soft limit of open files to the hard one (setrlimit(2)).
+pub fn raise_open_files() -> Result<()> {
+    // SAFETY: rlimit is plain data, filled by the first call.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        check_int(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
+        limit.rlim_cur = limit.rlim_max;
+        check_int(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)).map(drop)
     }
 }
 

@@ -148,6 +148,65 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Connects to the SOCK_SEQPACKET socket at `path`, without waiting: EAGAIN when too many others are
+/// waiting to be accepted. Reads of it don't wait either.
+pub fn connect_packet(path: &Path) -> Result<OwnedFd> {
+    let socket = unix(libc::SOCK_SEQPACKET | libc::SOCK_NONBLOCK)?;
+    with_address(path, |address, length| {
+        // SAFETY: `address` outlives the call and `length` is within it.
+        check_int(unsafe {
+            libc::connect(socket.as_raw_fd(), (&raw const *address).cast(), length)
+        })
+    })?;
+    Ok(socket)
+}
+
+fn unix(kind: i32) -> Result<OwnedFd> {
+    // SAFETY: no memory is involved.
+    check_fd(unsafe { libc::socket(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0) }.into())
+}
+
+/// Binds a socket of that kind (SOCK_STREAM, SOCK_SEQPACKET) at `path` and listens; [`accept`] doesn't
+/// wait on it.
+pub fn listen(path: &Path, kind: i32) -> Result<OwnedFd> {
+    let socket = unix(kind | libc::SOCK_NONBLOCK)?;
+    with_address(path, |address, length| {
+        // SAFETY: as in `connect_packet`.
+        check_int(unsafe { libc::bind(socket.as_raw_fd(), (&raw const *address).cast(), length) })
+    })?;
+    // SAFETY: no memory is involved.
+    check_int(unsafe { libc::listen(socket.as_raw_fd(), libc::SOMAXCONN) })?;
+    Ok(socket)
+}
+
+/// The next connection; EAGAIN when there is none. Reads and writes of it don't wait.
+pub fn accept(listener: impl AsFd) -> Result<OwnedFd> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: the peer's address isn't asked for.
+    check_fd(unsafe { libc::accept4(fd, std::ptr::null_mut(), std::ptr::null_mut(), flags) }.into())
+}
+
+/// The uid of who has connected (unix(7), SO_PEERCRED).
+pub fn peer_uid(socket: impl AsFd) -> Result<u32> {
+    nix::sys::socket::getsockopt(&socket.as_fd(), nix::sys::socket::sockopt::PeerCredentials)
+        .map(|credentials| credentials.uid())
+}
+
+/// A listening socket that was inherited, as [`listen`] makes them.
+pub fn adopt(listener: BorrowedFd) -> Result<OwnedFd> {
+    let fd = listener.as_raw_fd();
+    // SAFETY: a new descriptor, and flags of an open file; no memory is involved.
+    unsafe {
+        check_int(libc::fcntl(
+            fd,
+            libc::F_SETFL,
+            libc::O_RDWR | libc::O_NONBLOCK,
+        ))?;
+        check_fd(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3).into())
+    }
+}
+
 /// Binds a datagram socket at `path` and gives it mode 0777, as notify sockets have.
 pub fn bind_datagram(path: &Path) -> Result<OwnedFd> {
     // SAFETY: no memory is involved.

@@ -1,0 +1,164 @@
+//! Whoever makes a container asks for a kit, and goes the cold way if there is none.
+
+use std::cell::Cell;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::kit::{self, ORDER};
+use super::plans;
+use super::shape::{Fit, Place};
+use super::wire::{self, Reply, Request};
+use crate::cli::Prepared;
+use crate::init::{self, Ready};
+use crate::launch::failed;
+use crate::plan::Options;
+use crate::sys::{Errno, socket};
+
+/// How long an answer is waited for: a cold start takes a tenth of it.
+pub const PATIENCE: Duration = Duration::from_millis(20);
+
+/// The same where nothing else will do.
+pub const LONG: Duration = Duration::from_secs(10);
+
+/// A connection to the daemon.
+pub struct Client {
+    socket: OwnedFd,
+}
+
+/// Connects to the daemon of a state root. Nobody there costs one failed call; one who doesn't take
+/// connections is as good as nobody.
+pub fn connect(root: &Path) -> Result<Client, Errno> {
+    socket::connect_packet(&super::socket(root)).map(|socket| Client { socket })
+}
+
+impl Client {
+    /// Asks.
+    pub fn ask(&self, request: &Request) -> Result<()> {
+        let bytes = wire::encode(request)?;
+        socket::send(&self.socket, &bytes, None).map_err(|e| failed(e, "ask the zygote"))
+    }
+
+    /// A kit was asked for, for a plan with as many `mounts`.
+    pub fn asked(self, fit: Fit, mounts: usize, use_it: Prepared) -> Asked {
+        let patience = match use_it {
+            Prepared::Require => LONG,
+            _ => PATIENCE,
+        };
+        Asked {
+            client: self,
+            fit,
+            mounts,
+            until: Instant::now() + patience,
+        }
+    }
+
+    /// Tells of a config for which there was no plan; not answered.
+    pub fn tell_seen(&self, config: &[u8], options: &Options) -> Result<()> {
+        let Some(hash) = plans::hash(config, options) else {
+            return Ok(());
+        };
+        let options = postcard::to_allocvec(options)?;
+        self.ask(&Request::Seen { hash, options })
+    }
+
+    /// What is answered, until `deadline`; and the descriptors that come with it.
+    pub fn answer(&self, deadline: Instant) -> Result<(Reply, Vec<OwnedFd>)> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = PollTimeout::try_from(left + Duration::from_micros(999))
+                .unwrap_or(PollTimeout::MAX);
+            let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, left) {
+                Ok(0) => bail!("the zygote doesn't answer"),
+                Ok(_) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(failed(errno, "wait for the zygote")),
+            }
+        }
+        let mut bytes = vec![0; wire::MOST];
+        let mut fds: [Option<OwnedFd>; socket::DESCRIPTORS] = [const { None }; _];
+        let n = socket::receive_many(&self.socket, &mut bytes, &mut fds)
+            .map_err(|e| failed(e, "hear from the zygote"))?;
+        if n == 0 {
+            bail!("the zygote has hung up");
+        }
+        Ok((
+            wire::decode(&bytes[..n])?,
+            fds.into_iter().flatten().collect(),
+        ))
+    }
+}
+
+/// A kit as init takes it.
+pub struct Kit {
+    namespaces: Vec<(u64, OwnedFd)>,
+    trees: Vec<Ready>,
+    dev: bool,
+}
+
+impl Kit {
+    /// What init needs of it.
+    pub fn borrow(&self) -> init::Kit<'_> {
+        init::Kit {
+            namespaces: &self.namespaces,
+            trees: &self.trees,
+            dev: self.dev,
+        }
+    }
+}
+
+/// A kit that was asked for.
+pub struct Asked {
+    client: Client,
+    fit: Fit,
+    mounts: usize,
+    until: Instant,
+}
+
+impl Asked {
+    /// The kit; why there is none, otherwise.
+    pub fn kit(self) -> Result<Kit> {
+        let own = kit::maker()?;
+        let (reply, fds) = self.client.answer(self.until)?;
+        let (maker, whole) = match reply {
+            Reply::Kit { maker, whole } => (maker, whole),
+            Reply::Cold(why) => bail!("{}", why.words()),
+            Reply::Refused(why) => bail!("the zygote refused: {why}"),
+            _ => bail!("the zygote answered something else"),
+        };
+        if maker != own {
+            bail!("the zygote is in another user or network namespace, or has another label");
+        }
+        let shape = &self.fit.shape;
+        let kinds = ORDER.iter().filter(|(kind, _)| shape.kinds & kind != 0);
+        let kinds: Vec<u64> = kinds.map(|(kind, _)| *kind).collect();
+        let attached = |place: &Place| whole && matches!(place, Place::BelowDev(_));
+        let with = shape.trees.iter().filter(|tree| !attached(&tree.place));
+        if fds.len() != kinds.len() + with.count() {
+            bail!("the zygote sent {} descriptors", fds.len());
+        }
+        let mut fds = fds.into_iter();
+        let namespaces = kinds.into_iter().zip(fds.by_ref()).collect();
+        let mut trees: Vec<Ready> = (0..self.mounts).map(|_| Ready::No).collect();
+        let mut dev = false;
+        for (tree, at) in shape.trees.iter().zip(&self.fit.at) {
+            dev |= matches!(tree.place, Place::Dev { .. });
+            let ready = match attached(&tree.place) {
+                true => Some(Ready::Attached),
+                false => fds.next().map(|fd| Ready::Tree(Cell::new(Some(fd)))),
+            };
+            if let (Some(place), Some(ready)) = (trees.get_mut(*at), ready) {
+                *place = ready;
+            }
+        }
+        Ok(Kit {
+            namespaces,
+            trees,
+            dev,
+        })
+    }
+}

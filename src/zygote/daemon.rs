@@ -1,0 +1,465 @@
+//! The daemon: one thread, which waits for requests and makes kits in between.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::config::Config;
+use super::kit::Workshop;
+use super::plans::{self, Sightings};
+use super::pools::Pools;
+use super::status::Status;
+use super::wire::{self, Reply, Request};
+use crate::host::Host;
+use crate::launch::failed;
+use crate::log::{Log, sentence};
+use crate::plan::Options;
+use crate::sys::{Errno, cred, fs, process, socket};
+use crate::{bundle, decided, host};
+
+/// Connections at a time. More are closed at once: those who asked go the cold way.
+const CONNECTIONS: usize = 1024;
+
+/// Configs that wait to be decided.
+const LESSONS: usize = 16;
+
+/// What is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Signals,
+    Requests,
+    Metrics,
+    Peer(u64),
+}
+
+impl Source {
+    fn token(self) -> u64 {
+        match self {
+            Source::Signals => 0,
+            Source::Requests => 1,
+            Source::Metrics => 2,
+            Source::Peer(n) => n,
+        }
+    }
+
+    fn of(token: u64) -> Source {
+        match token {
+            0 => Source::Signals,
+            1 => Source::Requests,
+            2 => Source::Metrics,
+            n => Source::Peer(n),
+        }
+    }
+}
+
+/// Somebody who is connected.
+enum Peer {
+    /// Sends requests.
+    Asks(OwnedFd),
+    /// Reads metrics.
+    Scrapes(OwnedFd),
+}
+
+/// The daemon.
+pub struct Daemon<'a> {
+    log: &'a Log,
+    path: Option<PathBuf>,
+    config: Config,
+    workshop: Workshop,
+    pools: Pools,
+    epoll: Epoll,
+    requests: OwnedFd,
+    metrics: OwnedFd,
+    signals: OwnedFd,
+    peers: HashMap<u64, Peer>,
+    next_peer: u64,
+    refused: u64,
+    sightings: Sightings,
+    /// Configs to be decided when there is time.
+    seen: VecDeque<(u64, Options)>,
+    plans: PathBuf,
+    begun: Instant,
+    /// Held as long as we live.
+    _lock: File,
+}
+
+/// Serves the state root `root` until told to stop. `ready` is called when it does.
+pub fn serve(
+    root: &Path,
+    config: Option<&Path>,
+    log: &Log,
+    ready: &dyn Fn(&Path) -> Result<()>,
+) -> Result<()> {
+    let directory = super::directory(root);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(root)
+        .with_context(|| format!("make state root {root:?}"))?;
+    match DirBuilder::new().mode(0o700).create(&directory) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+        other => other.with_context(|| format!("make {directory:?}"))?,
+    }
+    let lock = lock(&directory)?;
+    let socket = super::socket(root);
+    let metrics = directory.join("metrics");
+    let mut daemon = Daemon {
+        log,
+        path: config.map(Path::to_owned),
+        config: Config::read(config)?,
+        workshop: Workshop::open()?,
+        pools: Pools::default(),
+        epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed(e, "epoll"))?,
+        requests: match activated()? {
+            Some(fd) => fd,
+            None => listen(&socket, libc::SOCK_SEQPACKET)?,
+        },
+        metrics: listen(&metrics, libc::SOCK_STREAM)?,
+        signals: signals()?,
+        peers: HashMap::new(),
+        next_peer: 3,
+        refused: 0,
+        sightings: Sightings::default(),
+        seen: VecDeque::new(),
+        plans: super::plans(root),
+        begun: Instant::now(),
+        _lock: lock,
+    };
+    // A kit takes up to ten of them.
+    process::raise_open_files().map_err(|e| failed(e, "raise RLIMIT_NOFILE"))?;
+    fs::umask(0);
+    daemon.watch(daemon.signals.as_fd(), Source::Signals)?;
+    daemon.watch(daemon.requests.as_fd(), Source::Requests)?;
+    daemon.watch(daemon.metrics.as_fd(), Source::Metrics)?;
+    ready(&socket)?;
+    let served = daemon.run();
+    // Whoever comes now finds nobody, at once.
+    let _ = std::fs::remove_file(&socket);
+    let _ = std::fs::remove_file(&metrics);
+    served
+}
+
+/// One daemon for each state root.
+fn lock(directory: &Path) -> Result<File> {
+    let path = directory.join("lock");
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("open {path:?}"))?;
+    if file.try_lock().is_err() {
+        let pid = std::fs::read_to_string(&path).unwrap_or_default();
+        bail!(
+            "another daemon (process {}) serves {directory:?}",
+            pid.trim()
+        );
+    }
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", process::own_pid()))
+        .with_context(|| format!("write {path:?}"))?;
+    Ok(file)
+}
+
+/// The socket that systemd listens on for us (sd_listen_fds(3)); `None`: we are to make our own.
+fn activated() -> Result<Option<OwnedFd>> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    if number("LISTEN_PID") != Some(std::process::id()) || number("LISTEN_FDS") != Some(1) {
+        return Ok(None);
+    }
+    let fd = fs::inherited(3).and_then(socket::adopt);
+    fd.map(Some)
+        .map_err(|e| failed(e, "LISTEN_FDS: descriptor 3"))
+}
+
+fn listen(path: &Path, kind: i32) -> Result<OwnedFd> {
+    // Of a daemon that was killed: we hold the lock.
+    let _ = std::fs::remove_file(path);
+    let fd =
+        socket::listen(path, kind).map_err(|e| failed(e, format_args!("listen on {path:?}")))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))
+        .with_context(|| format!("chmod {path:?}"))?;
+    Ok(fd)
+}
+
+fn signals() -> Result<OwnedFd> {
+    let all = process::all_signals();
+    process::set_signal_mask(&all).map_err(|e| failed(e, "sigprocmask"))?;
+    process::signalfd(&all).map_err(|e| failed(e, "signalfd"))
+}
+
+/// Whether to go on.
+#[derive(PartialEq, Eq)]
+enum Then {
+    Serve,
+    Stop,
+}
+
+impl Daemon<'_> {
+    fn watch(&self, fd: BorrowedFd, source: Source) -> Result<()> {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, source.token());
+        self.epoll
+            .add(fd, event)
+            .map_err(|e| failed(e, "EPOLL_CTL_ADD"))
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let mut events = [EpollEvent::empty(); 64];
+        let mut clean = None;
+        loop {
+            let now = Instant::now();
+            if clean.is_none_or(|at| at <= now) {
+                clean = self.pools.clean(&self.config, now);
+            }
+            let due = match self.seen.is_empty() {
+                true => self.pools.next(&self.config).map(|(at, _)| at),
+                false => Some(now),
+            };
+            let until = match (due, clean) {
+                (Some(due), Some(clean)) => Some(due.min(clean)),
+                (due, clean) => due.or(clean),
+            };
+            let wait = match until {
+                None => EpollTimeout::NONE,
+                Some(at) => {
+                    let left = at.saturating_duration_since(now);
+                    // Not before its time, or we would be back at once.
+                    let left = left + Duration::from_micros(if left.is_zero() { 0 } else { 999 });
+                    EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
+                }
+            };
+            let n = match self.epoll.wait(&mut events, wait) {
+                Err(Errno::EINTR) => continue,
+                other => other.map_err(|e| failed(e, "epoll_wait"))?,
+            };
+            for event in &events[..n] {
+                if self.serve(Source::of(event.data())) == Then::Stop {
+                    return Ok(());
+                }
+            }
+            // Only when nobody waits.
+            if n == 0 && !self.learn() {
+                self.refill();
+            }
+        }
+    }
+
+    /// Decides one config that was seen, and keeps that. Whether there was one.
+    fn learn(&mut self) -> bool {
+        let Some((hash, options)) = self.seen.pop_front() else {
+            return false;
+        };
+        let kept = || {
+            let config = bundle::read(&options.bundle)?;
+            // It's another one by now.
+            if plans::hash(&config, &options) != Some(hash) {
+                return Ok(false);
+            }
+            let bundle = bundle::understand(&config, &options.bundle)?;
+            let mut host = Host::look(host::in_user_namespace(), false);
+            let decided = decided::decide(&bundle, &options, &mut host)?;
+            plans::keep(&self.plans, &config, &options, &host, &decided)
+        };
+        if let Err(error) = kept() {
+            self.log.debug(format_args!(
+                "zygote: no plan is kept: {}",
+                sentence(&error)
+            ));
+        }
+        true
+    }
+
+    /// Makes one kit, if it's time.
+    fn refill(&mut self) {
+        let now = Instant::now();
+        let Some((at, shape)) = self.pools.next(&self.config) else {
+            return;
+        };
+        if at > now {
+            return;
+        }
+        let shape = shape.clone();
+        let kit = self.workshop.make(&shape);
+        if let Err(error) = &kit {
+            self.log.warn(format_args!("zygote: {error:#}"));
+        }
+        self.pools.made(&shape, kit, Instant::now());
+    }
+
+    fn serve(&mut self, source: Source) -> Then {
+        match source {
+            Source::Signals => return self.signal(),
+            Source::Requests => self.accept(source),
+            Source::Metrics => self.accept(source),
+            Source::Peer(token) => {
+                let Some(peer) = self.peers.remove(&token) else {
+                    return Then::Serve;
+                };
+                match peer {
+                    Peer::Scrapes(fd) => self.scrape(&fd),
+                    Peer::Asks(fd) => match self.hear(&fd) {
+                        Ok(Some(then)) => {
+                            // He may ask again.
+                            self.peers.insert(token, Peer::Asks(fd));
+                            return then;
+                        }
+                        Ok(None) => {}
+                        Err(error) => {
+                            self.refused += 1;
+                            let why = sentence(&error);
+                            self.log.warn(format_args!("zygote: refused: {why}"));
+                            let _ = self.answer(&fd, &Reply::Refused(why), &[]);
+                        }
+                    },
+                }
+            }
+        }
+        Then::Serve
+    }
+
+    fn signal(&mut self) -> Then {
+        while let Ok(Some(number)) = process::next_signal(&self.signals) {
+            match number {
+                libc::SIGTERM | libc::SIGINT => return Then::Stop,
+                libc::SIGHUP => {
+                    if let Err(error) = self.reload() {
+                        self.log.warn(format_args!("zygote: {}", sentence(&error)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Then::Serve
+    }
+
+    fn reload(&mut self) -> Result<()> {
+        self.config = Config::read(self.path.as_deref())?;
+        self.pools.clean(&self.config, Instant::now());
+        Ok(())
+    }
+
+    fn accept(&mut self, source: Source) {
+        loop {
+            let (accepted, kind): (_, fn(OwnedFd) -> Peer) = match source {
+                Source::Metrics => (socket::accept(&self.metrics), Peer::Scrapes),
+                _ => (socket::accept(&self.requests), Peer::Asks),
+            };
+            let Ok(fd) = accepted else { return };
+            // Closed at once when there is no room, or it isn't one of ours.
+            let own = cred::effective_ids().0;
+            let allowed = socket::peer_uid(&fd).is_ok_and(|uid| uid == own);
+            if !allowed {
+                self.refused += 1;
+            }
+            if !allowed || self.peers.len() >= CONNECTIONS {
+                continue;
+            }
+            let token = self.next_peer;
+            self.next_peer += 1;
+            if self.watch(fd.as_fd(), Source::Peer(token)).is_ok() {
+                self.peers.insert(token, kind(fd));
+            }
+        }
+    }
+
+    /// Takes one request; `None`: he has left.
+    fn hear(&mut self, peer: &OwnedFd) -> Result<Option<Then>> {
+        let mut bytes = vec![0; wire::MOST];
+        // No request comes with descriptors.
+        let n = match socket::receive_many(peer, &mut bytes, &mut []) {
+            Ok(0) | Err(Errno::ECONNRESET) => return Ok(None),
+            Err(Errno::EAGAIN) => return Ok(Some(Then::Serve)),
+            other => other.map_err(|e| failed(e, "receive"))?,
+        };
+        let reply = match wire::decode(&bytes[..n])? {
+            Request::Kit { shape, wait } => {
+                let now = Instant::now();
+                let kit = match self.pools.take(&shape, &self.config, now) {
+                    Err(_) if wait => {
+                        let kit = self.workshop.make(&shape)?;
+                        self.pools.straight(&shape, kit.cost);
+                        Ok(kit)
+                    }
+                    other => other,
+                };
+                match kit {
+                    Ok(kit) => {
+                        let reply = Reply::Kit {
+                            maker: self.workshop.maker.clone(),
+                            whole: kit.whole,
+                        };
+                        let fds: Vec<_> = kit.descriptors.iter().map(|fd| fd.as_fd()).collect();
+                        // Sent or not: it's used once.
+                        return self.answer(peer, &reply, &fds).map(|()| Some(Then::Serve));
+                    }
+                    Err(why) => Reply::Cold(why),
+                }
+            }
+            Request::Seen { hash, options } => {
+                if self.sightings.seen_before(hash) && self.seen.len() < LESSONS {
+                    self.seen.push_back((hash, postcard::from_bytes(&options)?));
+                }
+                return Ok(Some(Then::Serve));
+            }
+            Request::Status => Reply::Status(Box::new(self.status())),
+            Request::Reload => match self.reload() {
+                Ok(()) => Reply::Done,
+                Err(error) => Reply::Refused(sentence(&error)),
+            },
+            Request::Stop => {
+                self.answer(peer, &Reply::Done, &[])?;
+                return Ok(Some(Then::Stop));
+            }
+        };
+        self.answer(peer, &reply, &[]).map(|()| Some(Then::Serve))
+    }
+
+    fn answer(&self, peer: &OwnedFd, reply: &Reply, fds: &[BorrowedFd]) -> Result<()> {
+        let bytes = wire::encode(reply)?;
+        match socket::send_many(peer, &bytes, fds) {
+            // He has left, or doesn't read.
+            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET | Errno::EAGAIN) => Ok(()),
+            Err(errno) => Err(failed(errno, "answer")),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let now = Instant::now();
+        let pages = || {
+            let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+            text.split(' ').nth(1)?.parse::<u64>().ok()
+        };
+        let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        Status {
+            pid: process::own_pid(),
+            uptime: now.saturating_duration_since(self.begun).as_secs(),
+            resident: pages().unwrap_or(0) * 4096,
+            descriptors: open as u64,
+            refused: self.refused,
+            ..self.pools.status(now)
+        }
+    }
+
+    /// Answers HTTP with HTTP, and who says nothing with the bare text.
+    fn scrape(&self, peer: &OwnedFd) {
+        let mut request = [0; 4096];
+        let n = fs::read(peer, &mut request).unwrap_or(0);
+        let text = self.status().metrics();
+        let head = match request[..n].starts_with(b"GET ") {
+            true => format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                text.len()
+            ),
+            false => String::new(),
+        };
+        let _ = socket::send(peer, (head + &text).as_bytes(), None);
+    }
+}

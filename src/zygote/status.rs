@@ -1,0 +1,219 @@
+//! What the daemon has and did: for people, for programs, for Prometheus.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+/// What `runz zygote status` shows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The daemon's pid.
+    pub pid: i32,
+    /// Since when it serves, in seconds.
+    pub uptime: u64,
+    /// Its resident memory in bytes.
+    pub resident: u64,
+    /// Open descriptors.
+    pub descriptors: u64,
+    /// What the kits take in all, as far as is known: bytes of kernel memory, estimated by
+    /// [`super::config::KIT_MEMORY`].
+    pub kit_memory: u64,
+    /// Kits made a second, over the last minute.
+    pub refill_rate: f64,
+    /// Requests that weren't understood, or not allowed.
+    pub refused: u64,
+    /// One for each shape.
+    pub pools: Vec<Pool>,
+}
+
+/// The kits of one shape.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pool {
+    /// What is in a kit.
+    pub shape: String,
+    /// How many there are.
+    pub ready: u64,
+    /// How many there shall be.
+    pub target: u64,
+    /// How many were handed over.
+    pub hits: u64,
+    /// Requests before the first kit was made.
+    pub misses_new: u64,
+    /// Requests that found none left.
+    pub misses_empty: u64,
+    /// Requests while none could be made.
+    pub misses_broken: u64,
+    /// How many were made.
+    pub made: u64,
+    /// How many were thrown away: too old, or too many.
+    pub dropped: u64,
+    /// What it takes to make one, the mean of the last ones, in microseconds.
+    pub cost: f64,
+    /// The age of the oldest, in seconds.
+    pub oldest: u64,
+    /// Why none can be made; empty otherwise.
+    pub error: String,
+}
+
+impl Status {
+    /// For people.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        let mib = |bytes: u64| bytes as f64 / 1048576.0;
+        let _ = writeln!(
+            text,
+            "daemon {}, up {} s, {:.1} MiB resident, {} descriptors, kits about {:.1} MiB, {:.1} made a second, {} refused",
+            self.pid,
+            self.uptime,
+            mib(self.resident),
+            self.descriptors,
+            mib(self.kit_memory),
+            self.refill_rate,
+            self.refused
+        );
+        let _ = writeln!(
+            text,
+            "{:>6} {:>6} {:>9} {:>7} {:>7} {:>7} {:>9} {:>8} {:>8} {:>7}  KIT",
+            "READY",
+            "TARGET",
+            "HITS",
+            "NEW",
+            "EMPTY",
+            "BROKEN",
+            "MADE",
+            "DROPPED",
+            "COST µs",
+            "OLDEST"
+        );
+        for pool in &self.pools {
+            let _ = writeln!(
+                text,
+                "{:>6} {:>6} {:>9} {:>7} {:>7} {:>7} {:>9} {:>8} {:>8.0} {:>5} s  {}{}{}",
+                pool.ready,
+                pool.target,
+                pool.hits,
+                pool.misses_new,
+                pool.misses_empty,
+                pool.misses_broken,
+                pool.made,
+                pool.dropped,
+                pool.cost,
+                pool.oldest,
+                pool.shape,
+                if pool.error.is_empty() { "" } else { ": " },
+                pool.error
+            );
+        }
+        text
+    }
+
+    /// For Prometheus: its text format, version 0.0.4.
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
+            let _ = writeln!(text, "# HELP runz_zygote_{name} {help}");
+            let _ = writeln!(text, "# TYPE runz_zygote_{name} {kind}");
+            for (labels, value) in values {
+                let _ = writeln!(text, "runz_zygote_{name}{labels} {value}");
+            }
+        };
+        let one = |value: f64| [(String::new(), value)];
+        metric(
+            "uptime_seconds",
+            "gauge",
+            "Time since the daemon began to serve.",
+            &one(self.uptime as f64),
+        );
+        metric(
+            "resident_bytes",
+            "gauge",
+            "Resident memory of the daemon.",
+            &one(self.resident as f64),
+        );
+        metric(
+            "open_descriptors",
+            "gauge",
+            "Open descriptors of the daemon.",
+            &one(self.descriptors as f64),
+        );
+        metric(
+            "kit_memory_bytes",
+            "gauge",
+            "Kernel memory of the kits, estimated.",
+            &one(self.kit_memory as f64),
+        );
+        metric(
+            "refused_total",
+            "counter",
+            "Requests that were not understood or not allowed.",
+            &one(self.refused as f64),
+        );
+        let each = |of: &dyn Fn(&Pool) -> f64| -> Vec<(String, f64)> {
+            let pools = self.pools.iter();
+            pools
+                .map(|p| (format!("{{kit=\"{}\"}}", p.shape), of(p)))
+                .collect()
+        };
+        metric(
+            "kits",
+            "gauge",
+            "Kits that are ready.",
+            &each(&|p| p.ready as f64),
+        );
+        metric(
+            "kits_target",
+            "gauge",
+            "Kits that shall be ready.",
+            &each(&|p| p.target as f64),
+        );
+        metric(
+            "kits_handed_over_total",
+            "counter",
+            "Requests that got a kit.",
+            &each(&|p| p.hits as f64),
+        );
+        let mut misses = Vec::new();
+        for p in &self.pools {
+            for (why, n) in [
+                ("new", p.misses_new),
+                ("empty", p.misses_empty),
+                ("broken", p.misses_broken),
+            ] {
+                misses.push((format!("{{kit=\"{}\",why=\"{why}\"}}", p.shape), n as f64));
+            }
+        }
+        metric(
+            "misses_total",
+            "counter",
+            "Requests that went the cold way.",
+            &misses,
+        );
+        metric(
+            "kits_made_total",
+            "counter",
+            "Kits that were made.",
+            &each(&|p| p.made as f64),
+        );
+        metric(
+            "kits_dropped_total",
+            "counter",
+            "Kits that were thrown away.",
+            &each(&|p| p.dropped as f64),
+        );
+        metric(
+            "kit_cost_seconds",
+            "gauge",
+            "Time to make a kit, mean of the last ones.",
+            &each(&|p| p.cost / 1e6),
+        );
+        metric(
+            "oldest_kit_seconds",
+            "gauge",
+            "Age of the oldest kit.",
+            &each(&|p| p.oldest as f64),
+        );
+        text
+    }
+}
