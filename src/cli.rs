@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use crate::zygote::warm::Until;
+
 mod criu;
 mod globals;
 #[cfg(test)]
@@ -230,6 +232,24 @@ pub struct Run {
     /// Let orphans of the container be reaped by somebody else
     #[arg(long)]
     pub no_subreaper: bool,
+    /// Take a warm container of this pool of the zygote's; its bundle is the pool's
+    #[arg(long, value_name = "POOL")]
+    pub from: Option<String>,
+    /// With --from: set an environment variable (repeatable)
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub env: Vec<String>,
+    /// With --from: start in this directory of the container
+    #[arg(long, value_name = "PATH")]
+    pub cwd: Option<String>,
+    /// With --from: set the container's host name
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// With --from: take limits from this file, or from stdin if it is "-", as update does
+    #[arg(long, value_name = "FILE")]
+    pub resources: Option<PathBuf>,
+    /// With --from: the program and its arguments, instead of the bundle's
+    #[arg(value_name = "command", trailing_var_arg = true)]
+    pub args: Vec<String>,
 }
 
 /// Start the process of a created container
@@ -533,9 +553,27 @@ pub struct Zygote {
         value_name = "FORMAT"
     )]
     pub format: Format,
+    /// provision: keep warm containers under this name
+    #[arg(long, value_name = "POOL")]
+    pub name: Option<String>,
+    /// provision: make them of this bundle [default: the current directory]
+    #[arg(short, long, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
+    /// provision: keep as many [default: 1]
+    #[arg(long, value_name = "N", value_parser = values::u32)]
+    pub count: Option<u32>,
+    /// provision: make them up to the start barrier, or run them until they say READY=1 on NOTIFY_SOCKET [default: created]
+    #[arg(long, value_enum, value_name = "STATE")]
+    pub until: Option<Until>,
+    /// provision: freeze them when they are ready
+    #[arg(long)]
+    pub freeze: bool,
     /// What to do
     #[arg(value_enum, value_name = "action")]
     pub action: Action,
+    /// The pool to drop
+    #[arg(value_name = "pool")]
+    pub pool: Option<String>,
 }
 
 /// `zygote`'s actions.
@@ -545,6 +583,10 @@ pub enum Action {
     Serve,
     /// Show what the daemon has, and what was asked of it.
     Status,
+    /// Keep a pool of warm containers, or give it another size.
+    Provision,
+    /// Keep a pool no longer.
+    Drop,
     /// Let the daemon read its configuration again.
     Reload,
     /// End the daemon.

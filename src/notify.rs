@@ -17,7 +17,8 @@ use crate::sys::{fs, process, socket};
 /// The container's end.
 pub struct Socket {
     fd: OwnedFd,
-    host: PathBuf,
+    /// `None`: nobody is told.
+    host: Option<PathBuf>,
     /// It has said that it's ready.
     said: Cell<bool>,
     /// Our end of the barrier.
@@ -34,8 +35,8 @@ pub fn say(host: &Path, message: &[u8]) -> Result<()> {
         .map_err(|e| failed(e, format_args!("NOTIFY_SOCKET {host:?}")))
 }
 
-/// Makes the socket in the state directory.
-pub fn listen(state_directory: &Path, host: &Path) -> Result<Socket> {
+/// Makes the socket in the state directory. `host` is told what comes.
+pub fn listen(state_directory: &Path, host: Option<&Path>) -> Result<Socket> {
     let path = state_directory.join("notify/notify.sock");
     // Of a `start` that was killed before it let the container go.
     let _ = std::fs::remove_file(&path);
@@ -46,7 +47,7 @@ pub fn listen(state_directory: &Path, host: &Path) -> Result<Socket> {
         .with_context(|| format!("chmod {path:?}"))?;
     Ok(Socket {
         fd,
-        host: host.to_owned(),
+        host: host.map(Path::to_owned),
         said: Cell::new(false),
         barrier: OnceCell::new(),
     })
@@ -72,8 +73,11 @@ impl Socket {
             return Ok(self.said.get());
         };
         self.said.set(true);
-        let describe = |e| failed(e, format_args!("NOTIFY_SOCKET {:?}", self.host));
-        let host = socket::connect_datagram(&self.host).map_err(describe)?;
+        let Some(host) = &self.host else {
+            return Ok(true);
+        };
+        let describe = |e| failed(e, format_args!("NOTIFY_SOCKET {host:?}"));
+        let host = socket::connect_datagram(host).map_err(describe)?;
         let mut message = ready.to_vec();
         message.push(b'\n');
         socket::send(&host, &message, None).map_err(describe)?;

@@ -198,6 +198,19 @@ pub fn reserve(root: &Root, id: &str) -> Result<Container> {
     }
 }
 
+/// Gives the container in the state directory `from` that id: it's moved below the root.
+pub fn adopt(root: &Root, from: &Path, id: &str) -> Result<(Container, Record)> {
+    check_id(id)?;
+    let to = root.path.join(id);
+    let at = nix::fcntl::AT_FDCWD;
+    let flags = nix::fcntl::RenameFlags::RENAME_NOREPLACE;
+    match nix::fcntl::renameat2(at, from, at, &to, flags) {
+        Ok(()) => open(root, id),
+        Err(sys::Errno::EEXIST) => bail!("container with given ID already exists"),
+        Err(errno) => bail!("rename {from:?} to {to:?}: {}", sys::words(errno)),
+    }
+}
+
 /// The state directory of one container.
 #[derive(Debug)]
 pub struct Container {

@@ -241,7 +241,9 @@ fn matches(
     if name == "exec" && given.operands.get(1).is_some_and(|word| word == "--") {
         given.operands.remove(1); // `exec ID -- CMD`: runc would look for a program named "--".
     }
-    check_operands(name, &command, given.operands.len())?;
+    // What follows the id is the command of a warm container, and only theirs.
+    let cold = name == "run" && !given.flags.iter().any(|&(at, _)| flags[at].long == "from");
+    check_operands(name, &command, given.operands.len(), cold)?;
     let id = given.operands.first().cloned();
     let args = given.for_clap(&flags);
     command
@@ -252,16 +254,20 @@ fn matches(
         })
 }
 
-/// `checkArgs` of runc's utils.go.
-fn check_operands(name: &str, command: &clap::Command, count: usize) -> Result<(), Stop> {
+/// `checkArgs` of runc's utils.go. `id_alone`: nothing may follow the id.
+fn check_operands(
+    name: &str,
+    command: &clap::Command,
+    count: usize,
+    id_alone: bool,
+) -> Result<(), Stop> {
     let least = command
         .get_positionals()
         .filter(|arg| arg.is_required_set())
         .count();
-    let most = match command
-        .get_positionals()
-        .any(|arg| matches!(arg.get_action(), ArgAction::Append))
-    {
+    let several = |arg: &clap::Arg| matches!(arg.get_action(), ArgAction::Append);
+    let most = match command.get_positionals().any(several) {
+        true if id_alone => 1,
         true => usize::MAX,
         false => command.get_positionals().count(),
     };

@@ -58,10 +58,6 @@ pub struct Made {
     /// Its Record.
     pub record: Record,
     /// Its cgroup.
-    #[expect(
-        dead_code,
-        reason = "for what is to look at the cgroup of a foreground container"
-    )]
     pub cgroup: Option<Cgroup>,
     /// What was decided.
     pub plan: Plan,
@@ -424,7 +420,7 @@ fn settle(
 
 /// The rules of section 1.11: a terminal whose master nobody takes, or a socket that nothing is sent
 /// to, are mistakes.
-fn check_terminal(terminal: bool, kind: Kind, socket: bool) -> Result<()> {
+pub fn check_terminal(terminal: bool, kind: Kind, socket: bool) -> Result<()> {
     if kind.is_warm() {
         return Ok(());
     }

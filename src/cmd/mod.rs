@@ -6,6 +6,8 @@ mod delete;
 mod events;
 mod exec;
 pub mod features;
+mod from;
+pub mod keep;
 mod kill;
 mod list;
 mod pause;

@@ -8,9 +8,11 @@ use anyhow::Result;
 
 use super::Context;
 use super::create::{self, Kind};
-use super::delete;
+use super::{delete, from, keep};
+use crate::cli::Prepared;
 use crate::launch::{explain, failed, foreground};
 use crate::sys::process;
+use crate::zygote::caller::Caller;
 use crate::{cli, fault, hooks, log, notify};
 
 /// `run`.
@@ -19,18 +21,32 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
         true => Kind::RunDetached,
         false => Kind::RunForeground,
     };
+    let asked = from::asked(c, options)?;
     if kind == Kind::RunForeground && !options.no_subreaper {
         process::set_subreaper().map_err(|e| failed(e, "prctl PR_SET_CHILD_SUBREAPER"))?;
     }
+    let caller = match &asked {
+        Some(_) if c.zygote != Prepared::Off => Some(Caller::look()?),
+        _ => None,
+    };
     // Before there is a child whose end could be missed.
     let signals = match kind {
         Kind::RunForeground => Some(foreground::Signals::block()?),
         _ => None,
     };
+    let mut create = options.create.clone();
+    if let Some(asked) = &asked {
+        if let Some(code) = from::run(c, options, asked, caller, signals.as_ref())? {
+            return Ok(code);
+        }
+        create.bundle = Some(from::bundle(c, asked.pool)?);
+    }
     let mask = signals.as_ref().map(|s| s.before);
-    let mut made = create::make(c, &options.create, None, kind, mask)?;
+    let changes = asked.as_ref().map(|asked| &asked.changes);
+    let mut made = create::make(c, &create, changes, kind, mask)?;
     c.trace.begin("execve");
-    let notify = match begin(c, &mut made) {
+    let limits = asked.as_ref().and_then(|asked| asked.resources.as_deref());
+    let notify = match begin(c, &mut made, limits) {
         Ok(notify) => notify,
         Err(error) => {
             made.started.kill();
@@ -70,13 +86,20 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
 }
 
 /// The program runs, and its poststart hooks have run. The socket on which it will say that it's ready.
-fn begin(c: &Context, made: &mut create::Made) -> Result<Option<notify::Socket>> {
+fn begin(
+    c: &Context,
+    made: &mut create::Made,
+    limits: Option<&str>,
+) -> Result<Option<notify::Socket>> {
     fault::point("run:made")?;
+    if let Some(limits) = limits {
+        keep::limit(c, made.cgroup.as_ref(), limits)?;
+    }
     if let Some(master) = &made.console {
         foreground::resize(master.as_fd());
     }
     let notify = match &made.record.runz.notify {
-        Some(host) => Some(notify::listen(made.container.path(), host)?),
+        Some(host) => Some(notify::listen(made.container.path(), Some(host))?),
         None => None,
     };
     made.started

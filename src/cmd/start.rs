@@ -31,7 +31,7 @@ pub fn start(c: &Context, options: &cli::Start) -> Result<u8> {
     let notify = match &record.runz.notify {
         Some(host) => {
             let host = own.map_or(host.clone(), PathBuf::from);
-            Some(notify::listen(container.path(), &host)?)
+            Some(notify::listen(container.path(), Some(&host))?)
         }
         None => None,
     };

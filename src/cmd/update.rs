@@ -46,7 +46,8 @@ pub fn update(c: &Context, options: &cli::Update) -> Result<u8> {
     Ok(0)
 }
 
-fn read(c: &Context, path: &Path) -> Result<String> {
+/// The text of a file, or of stdin where that is `-`.
+pub fn read(c: &Context, path: &Path) -> Result<String> {
     if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin()

@@ -20,6 +20,11 @@ pub struct Signals {
 }
 
 impl Signals {
+    /// To poll.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// Blocks all signals.
     pub fn block() -> Result<Signals> {
         let all = process::all_signals();
@@ -83,15 +88,17 @@ const CHUNK: usize = 4096;
 const HELD: usize = 64 << 10;
 
 /// Data on its way from one descriptor to another that may be slower.
-struct Pipe {
+pub struct Pipe {
     data: [u8; 32 << 10],
     filled: usize,
     done: usize,
-    open: bool,
+    /// Something may still come.
+    pub open: bool,
 }
 
 impl Pipe {
-    fn new(open: bool) -> Box<Pipe> {
+    /// Empty; `open`: something may come.
+    pub fn new(open: bool) -> Box<Pipe> {
         Box::new(Pipe {
             data: [0; 32 << 10],
             filled: 0,
@@ -100,12 +107,13 @@ impl Pipe {
         })
     }
 
-    fn empty(&self) -> bool {
+    /// Whether all that came has gone.
+    pub fn empty(&self) -> bool {
         self.done == self.filled
     }
 
     /// Reads once into the empty buffer; the end, or an error (EIO: the last slave was closed), closes.
-    fn fill(&mut self, from: BorrowedFd) {
+    pub fn fill(&mut self, from: BorrowedFd) {
         match fs::read(from, &mut self.data) {
             Ok(n) if n > 0 => (self.filled, self.done) = (n, 0),
             Err(Errno::EAGAIN) => {}
@@ -114,7 +122,7 @@ impl Pipe {
     }
 
     /// Whether there is still somebody who takes it.
-    fn drain(&mut self, to: BorrowedFd) -> bool {
+    pub fn drain(&mut self, to: BorrowedFd) -> bool {
         let end = self.filled.min(self.done + CHUNK);
         match fs::write(to, &self.data[self.done..end]) {
             Ok(n) => self.done += n,
@@ -128,9 +136,38 @@ impl Pipe {
 /// The container's notify socket, and what becomes of an error: none of the container's business.
 pub type Notify<'a> = (&'a notify::Socket, &'a dyn Fn(anyhow::Error));
 
+/// Who is waited for.
+pub struct Target<'a> {
+    /// Its pid.
+    pub pid: i32,
+    /// Gets the signals.
+    pub pidfd: BorrowedFd<'a>,
+    /// Readable when it has ended.
+    pub end: BorrowedFd<'a>,
+    /// How it has ended.
+    pub exit: &'a dyn Fn() -> Result<Exit>,
+}
+
 /// Waits for the container's init, or a process in a container, and passes on what comes meanwhile.
 pub fn wait(
     started: &Started,
+    console: Option<OwnedFd>,
+    signals: &Signals,
+    notify: Option<Notify>,
+) -> Result<Exit> {
+    let exit = || process::wait(&started.pidfd).map_err(|e| failed(e, "wait"));
+    let target = Target {
+        pid: started.pid,
+        pidfd: started.pidfd.as_fd(),
+        end: started.pidfd.as_fd(),
+        exit: &exit,
+    };
+    wait_for(&target, console, signals, notify)
+}
+
+/// The same for a process that need not be our child.
+pub fn wait_for(
+    target: &Target,
     mut console: Option<OwnedFd>,
     signals: &Signals,
     notify: Option<Notify>,
@@ -152,7 +189,7 @@ pub fn wait(
         }
         let mut fds = vec![PollFd::new(signals.fd.as_fd(), PollFlags::POLLIN)];
         if ended.is_none() {
-            fds.push(PollFd::new(started.pidfd.as_fd(), PollFlags::POLLIN));
+            fds.push(PollFd::new(target.end, PollFlags::POLLIN));
         }
         if let Some((notify, _)) = notify.filter(|_| ended.is_none()) {
             fds.push(PollFd::new(notify.fd(), PollFlags::POLLIN));
@@ -187,9 +224,9 @@ pub fn wait(
             Err(errno) => return Err(failed(errno, "poll")),
         }
         drop(fds);
-        let resized = pass_signals(started, signals)?;
-        if ended.is_none() && ready(started.pidfd.as_fd(), PollFlags::POLLIN) {
-            ended = Some(process::wait(&started.pidfd).map_err(|e| failed(e, "wait"))?);
+        let resized = pass_signals(target, signals)?;
+        if ended.is_none() && ready(target.end, PollFlags::POLLIN) {
+            ended = Some((target.exit)()?);
             // Nobody is left to read it.
             input = Pipe::new(false);
         }
@@ -242,7 +279,8 @@ pub fn wait(
     }
 }
 
-fn ready(fd: BorrowedFd, flags: PollFlags) -> bool {
+/// Whether there is something now.
+pub fn ready(fd: BorrowedFd, flags: PollFlags) -> bool {
     let mut fds = [PollFd::new(fd, flags)];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
 }
@@ -257,27 +295,28 @@ pub fn resize(master: BorrowedFd) {
 
 /// Every signal goes on to the container, but for those that are about us. Whether our terminal has
 /// another size.
-fn pass_signals(started: &Started, signals: &Signals) -> Result<bool> {
+fn pass_signals(target: &Target, signals: &Signals) -> Result<bool> {
     let mut resized = false;
     while let Some(signal) =
         process::next_signal(&signals.fd).map_err(|e| failed(e, "read a signal"))?
     {
         match signal {
             // As subreaper we are given the container's orphans.
-            libc::SIGCHLD => reap_others(started),
+            libc::SIGCHLD => reap_others(target.pid),
             libc::SIGWINCH => resized = true,
             libc::SIGURG => {}
             signal => {
-                let _ = process::pidfd_send_signal(&started.pidfd, signal);
+                let _ = process::pidfd_send_signal(target.pidfd, signal);
             }
         }
     }
     Ok(resized)
 }
 
-fn reap_others(started: &Started) {
+/// Reaps whatever has ended and isn't `ours`.
+pub fn reap_others(ours: i32) {
     while let Ok(Some(pid)) = process::ended_child() {
-        if pid == started.pid {
+        if pid == ours {
             return;
         }
         process::reap(pid);

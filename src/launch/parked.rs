@@ -11,13 +11,15 @@ use crate::plan::Plan;
 use crate::sys::{Errno, socket};
 
 /// Gives a parked init its orders and, unless it has a terminal, its standard streams, and serves it
-/// until only execve is left. `plan` is what it was made by, its process already the ordered one.
+/// until only execve is left. `plan` is what it was made by, its process already the ordered one;
+/// `meanwhile` is done while init works.
 pub fn resume(
     started: &mut Started,
     plan: &Plan,
     orders: &Orders,
     streams: &[BorrowedFd],
     state: &dyn Fn(&str, i32) -> Vec<u8>,
+    meanwhile: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
     let orders = orders
         .encode()
@@ -27,6 +29,7 @@ pub fn resume(
         Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
         Err(errno) => return Err(failed(errno, "tell the container's init what to run")),
     }
+    meanwhile()?;
     let explained = |fail: &Fail| {
         let why = explain::container(fail, plan, &String::new);
         format!("error during container init: {why}")

@@ -181,6 +181,15 @@ impl Started {
             .context("linux.seccomp.listenerPath: failed to connect with seccomp agent")
     }
 
+    /// Ends it with all that is in its cgroup, be they frozen, and reaps it.
+    pub fn kill_with(&self, cgroup: Option<&crate::cgroup::Cgroup>) {
+        if let Some(cgroup) = cgroup {
+            let _ = cgroup.kill();
+            let _ = cgroup.thaw();
+        }
+        self.kill();
+    }
+
     /// Ends it and reaps it.
     pub fn kill(&self) {
         let _ = process::pidfd_send_signal(&self.pidfd, libc::SIGKILL);

@@ -105,8 +105,78 @@ pub fn forbid_huge_pages(forbidden: bool) -> Result<()> {
     check_int(unsafe { libc::prctl(option, u64::from(forbidden), 0u64, 0u64, 0u64) }).map(drop)
 }
 
+/// Whether huge pages are so forbidden.
+pub fn huge_pages_forbidden() -> Result<bool> {
+    // SAFETY: no memory is involved.
+    check_int(unsafe { libc::prctl(libc::PR_GET_THP_DISABLE, 0u64, 0u64, 0u64, 0u64) })
+        .map(|v| v != 0)
+}
+
+/// The caller's personality(2).
+pub fn own_personality() -> Result<u64> {
+    // SAFETY: no memory is involved; 0xffffffff only asks.
+    check_int(unsafe { libc::personality(0xffff_ffff) }).map(|v| v as u32 as u64)
+}
+
+/// The timer slack of the calling thread in nanoseconds (PR_GET_TIMERSLACK).
+pub fn timer_slack() -> Result<u64> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::syscall(libc::SYS_prctl, libc::PR_GET_TIMERSLACK, 0, 0, 0, 0) })
+        .map(|v| v as u64)
+}
+
+/// sched_getattr(2) of the calling thread.
+pub fn sched_getattr() -> Result<crate::plan::Scheduler> {
+    let size = size_of::<libc::sched_attr>();
+    // SAFETY: sched_attr is plain data; the kernel writes no more than `size`.
+    let raw = unsafe {
+        let mut raw: libc::sched_attr = std::mem::zeroed();
+        check(libc::syscall(
+            libc::SYS_sched_getattr,
+            0,
+            &raw mut raw,
+            size,
+            0,
+        ))?;
+        raw
+    };
+    Ok(crate::plan::Scheduler {
+        policy: raw.sched_policy,
+        flags: raw.sched_flags,
+        nice: raw.sched_nice,
+        priority: raw.sched_priority,
+        runtime: raw.sched_runtime,
+        deadline: raw.sched_deadline,
+        period: raw.sched_period,
+    })
+}
+
+/// sched_setattr(2) of another process.
+pub fn sched_setattr_of(pid: i32, attr: &crate::plan::Scheduler) -> Result<()> {
+    set_scheduler(pid, attr)
+}
+
+const IOPRIO_WHO_PROCESS: i32 = 1;
+
+/// The I/O priority of the calling thread (ioprio_get(2)).
+pub fn ioprio_get() -> Result<i32> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) }).map(|v| v as i32)
+}
+
+/// ioprio_set(2) of another process.
+pub fn ioprio_set_of(pid: i32, priority: i32) -> Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, pid, priority) })
+        .map(drop)
+}
+
 /// sched_setattr(2) of the calling thread.
 pub fn sched_setattr(attr: &crate::plan::Scheduler) -> Result<()> {
+    set_scheduler(0, attr)
+}
+
+fn set_scheduler(pid: i32, attr: &crate::plan::Scheduler) -> Result<()> {
     let raw = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
         sched_policy: attr.policy,
@@ -118,7 +188,7 @@ pub fn sched_setattr(attr: &crate::plan::Scheduler) -> Result<()> {
         sched_period: attr.period,
     };
     // SAFETY: `raw` outlives the call and says its own size.
-    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw, 0) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw, 0) }).map(drop)
 }
 
 /// ioprio_set(2) of the calling process group, as runc does.

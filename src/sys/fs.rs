@@ -338,6 +338,29 @@ pub fn chmod_fd(fd: impl AsFd, mode: u32) -> Result<()> {
     chmod_at(CWD, name, mode)
 }
 
+/// Closes every descriptor from `first` on but `keep` (close_range(2)). For a clone that owns nothing of
+/// what it was copied from.
+pub fn close_all_but(first: u32, keep: i32) -> Result<()> {
+    match u32::try_from(keep).ok().filter(|keep| *keep >= first) {
+        None => close_range(first, u32::MAX),
+        Some(keep) => {
+            if keep > first {
+                close_range(first, keep - 1)?;
+            }
+            close_range(keep + 1, u32::MAX)
+        }
+    }
+}
+
+/// Takes O_NONBLOCK from a descriptor, and from all that share its open file.
+pub fn set_blocking(fd: impl AsFd) -> Result<()> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: no memory is involved.
+    let flags = check_int(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
+    // SAFETY: no memory is involved.
+    check_int(unsafe { libc::fcntl(fd, libc::F_SETFL, flags & !libc::O_NONBLOCK) }).map(drop)
+}
+
 /// mkfifoat(2).
 pub fn mkfifo(dir: impl AsFd, path: &CStr, mode: u32) -> Result<()> {
     mknod(dir, path, libc::S_IFIFO | mode, 0)

@@ -386,6 +386,36 @@ pub fn set_rlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
     .map(drop)
 }
 
+/// prlimit(2): a limit of the calling process, soft and hard.
+pub fn rlimit(resource: u32) -> Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes `limit`, which outlives the call; no new limits are given.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            std::ptr::null::<u8>(),
+            &raw mut limit,
+        )
+    })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Random bytes (getrandom(2)).
+pub fn random(bytes: &mut [u8]) -> Result<()> {
+    // SAFETY: the kernel fills as many bytes as there are, up to 256 of them at once.
+    let n =
+        check(unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0) })?;
+    match n as usize == bytes.len() {
+        true => Ok(()),
+        false => Err(Errno::EIO),
+    }
+}
+
 /// The caller's pid as its own pid namespace numbers it.
 pub fn own_pid() -> i32 {
     // SAFETY: no memory is involved; the call cannot fail.

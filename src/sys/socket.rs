@@ -130,6 +130,12 @@ pub fn receive_many(
     }
 }
 
+/// Sends nothing any more; the other end sees that (shutdown(2), SHUT_WR).
+pub fn say_no_more(socket: impl AsFd) -> Result<()> {
+    // SAFETY: no memory is involved.
+    check_int(unsafe { libc::shutdown(socket.as_fd().as_raw_fd(), libc::SHUT_WR) }).map(drop)
+}
+
 /// Connects to the AF_UNIX stream socket at `path`. A path that is too long for sockaddr_un is
 /// reached through its directory's descriptor.
 pub fn connect(path: &Path) -> Result<OwnedFd> {

@@ -1,7 +1,7 @@
 //! Whoever makes a container asks for a kit, and goes the cold way if there is none.
 
 use std::cell::Cell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,16 @@ pub fn connect(root: &Path) -> Result<Client, Errno> {
 }
 
 impl Client {
+    /// To send more over.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// The connection: from here on it's with somebody else.
+    pub fn into_fd(self) -> OwnedFd {
+        self.socket
+    }
+
     /// Asks.
     pub fn ask(&self, request: &Request) -> Result<()> {
         let bytes = wire::encode(request)?;

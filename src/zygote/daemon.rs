@@ -13,6 +13,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::config::Config;
 use super::kit::Workshop;
+use super::parking::{Parking, Work};
 use super::plans::{self, Sightings};
 use super::pools::Pools;
 use super::status::Status;
@@ -36,6 +37,7 @@ enum Source {
     Signals,
     Requests,
     Metrics,
+    Keepers,
     Peer(u64),
 }
 
@@ -45,6 +47,7 @@ impl Source {
             Source::Signals => 0,
             Source::Requests => 1,
             Source::Metrics => 2,
+            Source::Keepers => 3,
             Source::Peer(n) => n,
         }
     }
@@ -54,6 +57,7 @@ impl Source {
             0 => Source::Signals,
             1 => Source::Requests,
             2 => Source::Metrics,
+            3 => Source::Keepers,
             n => Source::Peer(n),
         }
     }
@@ -86,16 +90,18 @@ pub struct Daemon<'a> {
     seen: VecDeque<(u64, Options)>,
     plans: PathBuf,
     begun: Instant,
+    parking: Parking<'a>,
     /// Held as long as we live.
     _lock: File,
 }
 
-/// Serves the state root `root` until told to stop. `ready` is called when it does.
+/// Serves the state root `root` until told to stop. `ready` is called when it does; `work` in clones.
 pub fn serve(
     root: &Path,
     config: Option<&Path>,
     log: &Log,
     ready: &dyn Fn(&Path) -> Result<()>,
+    work: &dyn Fn(Work) -> Result<()>,
 ) -> Result<()> {
     let directory = super::directory(root);
     DirBuilder::new()
@@ -110,6 +116,8 @@ pub fn serve(
     let lock = lock(&directory)?;
     let socket = super::socket(root);
     let metrics = directory.join("metrics");
+    let open_files =
+        process::rlimit(libc::RLIMIT_NOFILE).map_err(|e| failed(e, "prlimit RLIMIT_NOFILE"))?;
     let mut daemon = Daemon {
         log,
         path: config.map(Path::to_owned),
@@ -124,12 +132,13 @@ pub fn serve(
         metrics: listen(&metrics, libc::SOCK_STREAM)?,
         signals: signals()?,
         peers: HashMap::new(),
-        next_peer: 3,
+        next_peer: 4,
         refused: 0,
         sightings: Sightings::default(),
         seen: VecDeque::new(),
         plans: super::plans(root),
         begun: Instant::now(),
+        parking: Parking::open(directory, log, open_files, work)?,
         _lock: lock,
     };
     // A kit takes up to ten of them.
@@ -138,6 +147,7 @@ pub fn serve(
     daemon.watch(daemon.signals.as_fd(), Source::Signals)?;
     daemon.watch(daemon.requests.as_fd(), Source::Requests)?;
     daemon.watch(daemon.metrics.as_fd(), Source::Metrics)?;
+    daemon.watch(daemon.parking.fd(), Source::Keepers)?;
     ready(&socket)?;
     let served = daemon.run();
     // Whoever comes now finds nobody, at once.
@@ -223,10 +233,8 @@ impl Daemon<'_> {
                 true => self.pools.next(&self.config).map(|(at, _)| at),
                 false => Some(now),
             };
-            let until = match (due, clean) {
-                (Some(due), Some(clean)) => Some(due.min(clean)),
-                (due, clean) => due.or(clean),
-            };
+            let until = due.into_iter().chain(clean).chain(self.parking.due(now));
+            let until = until.min();
             let wait = match until {
                 None => EpollTimeout::NONE,
                 Some(at) => {
@@ -246,8 +254,11 @@ impl Daemon<'_> {
                 }
             }
             // Only when nobody waits.
-            if n == 0 && !self.learn() {
-                self.refill();
+            if n == 0 {
+                self.parking.tend(Instant::now());
+                if !self.learn() {
+                    self.refill();
+                }
             }
         }
     }
@@ -299,6 +310,7 @@ impl Daemon<'_> {
             Source::Signals => return self.signal(),
             Source::Requests => self.accept(source),
             Source::Metrics => self.accept(source),
+            Source::Keepers => self.parking.hear(),
             Source::Peer(token) => {
                 let Some(peer) = self.peers.remove(&token) else {
                     return Then::Serve;
@@ -332,6 +344,12 @@ impl Daemon<'_> {
                 libc::SIGHUP => {
                     if let Err(error) = self.reload() {
                         self.log.warn(format_args!("zygote: {}", sentence(&error)));
+                    }
+                }
+                // Keepers, and what they have left to us.
+                libc::SIGCHLD => {
+                    while let Ok(Some(pid)) = process::ended_child() {
+                        process::reap(pid);
                     }
                 }
                 _ => {}
@@ -409,6 +427,23 @@ impl Daemon<'_> {
                 }
                 return Ok(Some(Then::Serve));
             }
+            Request::Warm { pool } => {
+                // From here on he talks to somebody else, of whom we must hear nothing.
+                let _ = self.epoll.delete(peer);
+                self.parking.take(&pool, peer);
+                return Ok(None);
+            }
+            Request::Provision(provision) => {
+                let waits = peer.try_clone().context("dup")?;
+                match self.parking.provision(provision, waits) {
+                    Ok(()) => return Ok(Some(Then::Serve)),
+                    Err(error) => Reply::Refused(sentence(&error)),
+                }
+            }
+            Request::Drop { name } => match self.parking.drop_pool(&name) {
+                Ok(()) => Reply::Done,
+                Err(error) => Reply::Refused(sentence(&error)),
+            },
             Request::Status => Reply::Status(Box::new(self.status())),
             Request::Reload => match self.reload() {
                 Ok(()) => Reply::Done,
@@ -444,6 +479,7 @@ impl Daemon<'_> {
             resident: pages().unwrap_or(0) * 4096,
             descriptors: open as u64,
             refused: self.refused,
+            warm: self.parking.status(now),
             ..self.pools.status(now)
         }
     }

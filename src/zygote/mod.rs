@@ -13,17 +13,22 @@
 //! init itself. What fits a plan is its [`shape::Shape`]. Everything here is optional: without a daemon,
 //! or with one that doesn't answer within [`client::PATIENCE`], containers are made as ever.
 
+pub mod caller;
 pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod kit;
+mod parking;
 pub mod plans;
 mod pools;
 pub mod shape;
 pub mod status;
+pub mod warm;
 pub mod wire;
 
 use std::path::{Path, PathBuf};
+
+pub use parking::Work;
 
 /// The directory of the zygote of a state root.
 pub fn directory(root: &Path) -> PathBuf {

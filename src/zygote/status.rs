@@ -25,6 +25,40 @@ pub struct Status {
     pub refused: u64,
     /// One for each shape.
     pub pools: Vec<Pool>,
+    /// Pools of warm containers.
+    pub warm: Vec<Warm>,
+}
+
+/// One pool of warm containers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Warm {
+    /// Its name.
+    pub name: String,
+    /// What its containers are made of.
+    pub bundle: String,
+    /// How far they are made: `created`, `ready` or `frozen`.
+    pub until: String,
+    /// How many there are.
+    pub ready: u64,
+    /// How many there shall be.
+    pub target: u64,
+    /// How many were handed over.
+    pub hits: u64,
+    /// Requests that found none.
+    pub misses: u64,
+    /// How many were made.
+    pub made: u64,
+    /// How many couldn't be made, or died.
+    pub failed: u64,
+    /// How many were thrown away because their bundle had changed.
+    pub replaced: u64,
+    /// What it took to make the last one, in microseconds.
+    pub cost: u64,
+    /// The age of the oldest, in seconds.
+    pub oldest: u64,
+    /// Why the last one couldn't be made; empty otherwise.
+    pub error: String,
 }
 
 /// The kits of one shape.
@@ -106,7 +140,39 @@ impl Status {
                 pool.error
             );
         }
+        self.warm_table(&mut text);
         text
+    }
+
+    fn warm_table(&self, text: &mut String) {
+        if self.warm.is_empty() {
+            return;
+        }
+        let _ = writeln!(
+            text,
+            "{:>6} {:>6} {:>9} {:>7} {:>9} {:>7} {:>8} {:>8} {:>7}  POOL",
+            "READY", "TARGET", "HITS", "MISSES", "MADE", "FAILED", "REPLACED", "COST ms", "OLDEST"
+        );
+        for pool in &self.warm {
+            let _ = writeln!(
+                text,
+                "{:>6} {:>6} {:>9} {:>7} {:>9} {:>7} {:>8} {:>8.1} {:>5} s  {}: {} {}{}{}",
+                pool.ready,
+                pool.target,
+                pool.hits,
+                pool.misses,
+                pool.made,
+                pool.failed,
+                pool.replaced,
+                pool.cost as f64 / 1000.0,
+                pool.oldest,
+                pool.name,
+                pool.until,
+                pool.bundle,
+                if pool.error.is_empty() { "" } else { ": " },
+                pool.error
+            );
+        }
     }
 
     /// For Prometheus: its text format, version 0.0.4.
@@ -213,6 +279,63 @@ impl Status {
             "gauge",
             "Age of the oldest kit.",
             &each(&|p| p.oldest as f64),
+        );
+        let warm = |of: &dyn Fn(&Warm) -> f64| -> Vec<(String, f64)> {
+            let pools = self.warm.iter();
+            pools
+                .map(|p| (format!("{{pool=\"{}\"}}", p.name), of(p)))
+                .collect()
+        };
+        let mut warm_metric = |name: &str, kind: &str, help: &str, of: &dyn Fn(&Warm) -> f64| {
+            metric(name, kind, help, &warm(of));
+        };
+        warm_metric(
+            "warm_containers",
+            "gauge",
+            "Warm containers that are ready.",
+            &|p| p.ready as f64,
+        );
+        warm_metric(
+            "warm_containers_target",
+            "gauge",
+            "Warm containers that shall be ready.",
+            &|p| p.target as f64,
+        );
+        warm_metric(
+            "warm_handed_over_total",
+            "counter",
+            "Requests that got a warm container.",
+            &|p| p.hits as f64,
+        );
+        warm_metric(
+            "warm_misses_total",
+            "counter",
+            "Requests that found no warm container.",
+            &|p| p.misses as f64,
+        );
+        warm_metric(
+            "warm_made_total",
+            "counter",
+            "Warm containers that were made.",
+            &|p| p.made as f64,
+        );
+        warm_metric(
+            "warm_failed_total",
+            "counter",
+            "Warm containers that could not be made, or died.",
+            &|p| p.failed as f64,
+        );
+        warm_metric(
+            "warm_replaced_total",
+            "counter",
+            "Warm containers whose bundle had changed.",
+            &|p| p.replaced as f64,
+        );
+        warm_metric(
+            "warm_cost_seconds",
+            "gauge",
+            "Time to make a warm container, the last one.",
+            &|p| p.cost as f64 / 1e6,
         );
         text
     }

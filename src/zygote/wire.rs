@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::shape::Shape;
 use super::status::Status;
+use super::warm::Provision;
 
 /// Changes with every change of a message, of [`Shape`] or of what the descriptors are.
 pub const VERSION: u16 = 1;
@@ -43,6 +44,18 @@ pub enum Request {
         hash: u64,
         /// The options, as postcard encodes them.
         options: Vec<u8>,
+    },
+    /// A warm container of this pool. What is wanted of it comes in the next message, for its keeper.
+    Warm {
+        /// The pool's name.
+        pool: String,
+    },
+    /// Keep a pool of warm containers; answered when it's filled.
+    Provision(Provision),
+    /// Keep it no longer.
+    Drop {
+        /// The pool's name.
+        name: String,
     },
     /// What it has and did.
     Status,

@@ -207,6 +207,22 @@ fn people_are_understood() {
                 detach: true,
                 keep: true,
                 no_subreaper: true,
+                ..Run::default()
+            }),
+        ),
+        (
+            "run --from lambda -e A=1 web --cwd /x -d -- sh -c exit",
+            Command::Run(Run {
+                create: Create {
+                    id: id(),
+                    ..Create::default()
+                },
+                detach: true,
+                from: Some("lambda".into()),
+                env: vec!["A=1".into()],
+                cwd: Some("/x".into()),
+                args: vec!["sh".into(), "-c".into(), "exit".into()],
+                ..Run::default()
             }),
         ),
         (

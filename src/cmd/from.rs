@@ -1,0 +1,289 @@
+//! `run --from`: a warm container of a pool is handed over. Where there is none, the caller makes one
+//! of the pool's bundle.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::{Context, create, delete};
+use crate::bundle::Changes;
+use crate::cli::{self, Prepared};
+use crate::launch::foreground::{self, Signals, Target};
+use crate::launch::{self, failed};
+use crate::store::{self, Container, Record};
+use crate::sys::process::{self, Exit};
+use crate::sys::{fs, socket};
+use crate::zygote::caller::Caller;
+use crate::zygote::client::{self, PATIENCE};
+use crate::zygote::warm::{self, Answer, Order, Provision};
+use crate::zygote::wire::{Reply, Request};
+use crate::{fault, hooks, log};
+
+/// How long its keeper may take to prepare a container that was promised.
+const PREPARE_WAIT: Duration = Duration::from_secs(10);
+
+/// What `run --from` is asked for.
+pub struct Asked<'a> {
+    /// The pool.
+    pub pool: &'a str,
+    /// What it shall be otherwise than the pool's config says.
+    pub changes: Changes,
+    /// Limits, as JSON.
+    pub resources: Option<String>,
+}
+
+/// What the flags ask for; `None`: nothing of a pool.
+pub fn asked<'a>(c: &Context, options: &'a cli::Run) -> Result<Option<Asked<'a>>> {
+    let Some(pool) = &options.from else {
+        let only = [
+            (!options.env.is_empty(), "env"),
+            (options.cwd.is_some(), "cwd"),
+            (options.hostname.is_some(), "hostname"),
+            (options.resources.is_some(), "resources"),
+        ];
+        if let Some((_, flag)) = only.iter().find(|(given, _)| *given) {
+            bail!("--{flag}: only with --from; config.json says it otherwise");
+        }
+        return Ok(None);
+    };
+    ensure!(
+        options.create.bundle.is_none(),
+        "--bundle: not with --from, whose pool has one"
+    );
+    let resources = match &options.resources {
+        Some(path) => Some(super::update::read(c, path)?),
+        None => None,
+    };
+    Ok(Some(Asked {
+        pool,
+        changes: Changes {
+            args: options.args.clone(),
+            env: options.env.clone(),
+            cwd: options.cwd.clone(),
+            hostname: options.hostname.clone(),
+        },
+        resources,
+    }))
+}
+
+/// The bundle of a pool, for who has to make a container himself.
+pub fn bundle(c: &Context, pool: &str) -> Result<std::path::PathBuf> {
+    let path = crate::zygote::directory(&c.root.path).join("pools.json");
+    let text = match std::fs::read(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            bail!("--from {pool:?}: no such pool; see runz zygote provision")
+        }
+        other => other.with_context(|| format!("read {path:?}"))?,
+    };
+    let pools: Vec<Provision> =
+        serde_json::from_slice(&text).with_context(|| format!("{path:?}"))?;
+    let found = pools.into_iter().find(|p| p.name == pool);
+    let found = found.with_context(|| format!("--from {pool:?}: no such pool"))?;
+    Ok(found.bundle)
+}
+
+/// Takes a warm container and runs it; its exit code. `None`: there is none, go the cold way. `caller`:
+/// what we were before signals were blocked.
+pub fn run(
+    c: &Context,
+    options: &cli::Run,
+    asked: &Asked,
+    caller: Option<Caller>,
+    signals: Option<&Signals>,
+) -> Result<Option<u8>> {
+    let Some(caller) = caller else {
+        return Ok(None);
+    };
+    store::check_id(&options.create.id)?;
+    if store::leftovers(&c.root, &options.create.id)?.is_some() {
+        bail!("container with given ID already exists");
+    }
+    c.trace.begin("ask for a warm container");
+    let prepared = match promised(c, options, asked, caller) {
+        Ok(prepared) => prepared,
+        Err(error) if c.zygote == Prepared::Require => {
+            return Err(error.context("--zygote=require"));
+        }
+        Err(error) => {
+            let why = log::sentence(&error);
+            c.log
+                .debug(format_args!("zygote: no warm container: {why}"));
+            return Ok(None);
+        }
+    };
+    prepared.start(c, options, signals).map(Some)
+}
+
+/// A warm container that waits for its caller's word.
+struct Warm {
+    connection: OwnedFd,
+    directory: String,
+    pid: i32,
+    pidfd: OwnedFd,
+    console: Option<OwnedFd>,
+}
+
+/// Asks for one. An error says why there is none; then nothing has happened.
+fn promised(c: &Context, options: &cli::Run, asked: &Asked, caller: Caller) -> Result<Warm> {
+    let create = &options.create;
+    let environment = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+    let unfit = [
+        (environment("NOTIFY_SOCKET"), "NOTIFY_SOCKET is set"),
+        (create::listen_fds() > 0, "LISTEN_FDS is set"),
+        (create.preserve_fds > 0, "--preserve-fds"),
+        (create.no_pivot, "--no-pivot"),
+        (create.no_new_keyring, "--no-new-keyring"),
+    ];
+    if let Some((_, why)) = unfit.iter().find(|(unfit, _)| *unfit) {
+        bail!("{why}");
+    }
+    let order = Order {
+        id: create.id.clone(),
+        changes: asked.changes.clone(),
+        resources: asked.resources.clone(),
+        streams: launch::external_descriptors(),
+        foreground: !options.detach,
+        caller,
+    };
+    let client = client::connect(&c.root.path).map_err(|e| failed(e, "connect to the zygote"))?;
+    client.ask(&Request::Warm {
+        pool: asked.pool.to_owned(),
+    })?;
+    // One that is closed is the container's as a closed one is when it's made the cold way.
+    let null = fs::open(fs::CWD, c"/dev/null", libc::O_RDWR, 0)
+        .map_err(|e| failed(e, "open /dev/null"))?;
+    let streams = [0, 1, 2].map(|n| fs::inherited(n).unwrap_or(null.as_fd()));
+    warm::send(client.fd(), &order, &streams)?;
+    match client.answer(Instant::now() + PATIENCE)?.0 {
+        Reply::Done => {}
+        Reply::Refused(why) => bail!("{why}"),
+        _ => bail!("the zygote answered something else"),
+    }
+    let connection = client.into_fd();
+    c.trace.begin("wait for its keeper");
+    let deadline = Some(Instant::now() + PREPARE_WAIT);
+    match warm::receive::<Answer>(&connection, deadline)? {
+        Some((Answer::Prepared { directory, pid }, fds)) => {
+            let mut fds = fds.into_iter();
+            Ok(Warm {
+                directory,
+                pid,
+                pidfd: fds.next().context("no pidfd came with it")?,
+                console: fds.next(),
+                connection,
+            })
+        }
+        Some((Answer::Refused(why), _)) => bail!("{why}"),
+        Some(_) => bail!("its keeper answered something else"),
+        None => bail!("its keeper is gone"),
+    }
+}
+
+impl Warm {
+    fn start(mut self, c: &Context, options: &cli::Run, signals: Option<&Signals>) -> Result<u8> {
+        c.trace.begin("settle");
+        let begun = self.begin(c, options);
+        let (container, record, console) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                self.abandon();
+                return Err(error.context("unable to start container process"));
+            }
+        };
+        c.trace.begin("poststart");
+        let state = record.spec_state("running", self.pid);
+        let bundle = Path::new(&record.runz.bundle);
+        if let Err(error) = hooks::run("poststart", &record.runz.poststart, &state, bundle) {
+            self.kill();
+            if let Err(left) = delete::destroy(c, &container, &record) {
+                c.log.warn(log::sentence(&left));
+            }
+            return Err(error.context("unable to start container process"));
+        }
+        fault::point("from:running")?;
+        c.log.release();
+        let Some(signals) = signals else {
+            return Ok(0);
+        };
+        c.trace.begin("wait");
+        let exit = || match warm::receive::<Answer>(&self.connection, None) {
+            Ok(Some((
+                Answer::Ended {
+                    signal: true,
+                    number,
+                },
+                _,
+            ))) => Ok(Exit::Signal(number)),
+            Ok(Some((Answer::Ended { number, .. }, _))) => Ok(Exit::Code(number)),
+            _ => bail!("the container's keeper is gone, and its exit status with it"),
+        };
+        let target = Target {
+            pid: self.pid,
+            pidfd: self.pidfd.as_fd(),
+            end: self.connection.as_fd(),
+            exit: &exit,
+        };
+        let exit = foreground::wait_for(&target, console, signals, None);
+        if exit.is_err() {
+            self.kill();
+        }
+        fault::point("from:ended")?;
+        if !options.keep {
+            delete::destroy(c, &container, &record)?;
+        }
+        Ok(exit?.status() as u8)
+    }
+
+    /// Everything up to a running program. The terminal's master is ours where nobody else took it.
+    fn begin(
+        &mut self,
+        c: &Context,
+        options: &cli::Run,
+    ) -> Result<(Container, Record, Option<OwnedFd>)> {
+        let create = &options.create;
+        let kind = match options.detach {
+            true => create::Kind::RunDetached,
+            false => create::Kind::RunForeground,
+        };
+        let socket = &create.console_socket;
+        create::check_terminal(self.console.is_some(), kind, socket.is_some())?;
+        fault::point("from:prepared")?;
+        // From here on it has its id.
+        let from = crate::zygote::directory(&c.root.path).join("warm");
+        let (container, record) = store::adopt(&c.root, &from.join(&self.directory), &create.id)?;
+        fault::point("from:adopted")?;
+        let (console, pidfd) = (self.console.take(), self.pidfd.as_fd());
+        let console =
+            super::give_away(c, console, pidfd, socket, &create.pidfd_socket, b"standard")?;
+        if let Some(path) = &create.pid_file {
+            create::write_pid_file(&cli::absolute(&c.cwd, path), self.pid)?;
+        }
+        if let Some(master) = &console {
+            foreground::resize(master.as_fd());
+        }
+        fault::point("from:settled")?;
+        c.trace.begin("execve");
+        socket::send(&self.connection, warm::GO, None)
+            .map_err(|e| failed(e, "tell its keeper to go on"))?;
+        match warm::receive::<Answer>(&self.connection, None)? {
+            Some((Answer::Running, _)) => Ok((container, record, console)),
+            Some((Answer::Failed(why), _)) => bail!("{why}"),
+            Some(_) => bail!("its keeper answered something else"),
+            None => bail!("its keeper is gone"),
+        }
+    }
+
+    fn kill(&self) {
+        let _ = process::pidfd_send_signal(&self.pidfd, libc::SIGKILL);
+        let _ = process::wait_gone(self.pidfd.as_fd(), PREPARE_WAIT);
+    }
+
+    /// Gives it up. Its keeper removes it; that is waited for.
+    fn abandon(&self) {
+        let _ = socket::say_no_more(&self.connection);
+        let deadline = Instant::now() + PREPARE_WAIT;
+        while let Ok(Some(_)) = warm::receive::<Answer>(&self.connection, Some(deadline)) {}
+    }
+}

@@ -1,0 +1,220 @@
+//! Who calls: all that a container takes from whoever starts it without a word in its config. A warm
+//! container is the daemon's child, so it has to be given the caller's; and where that can't be done,
+//! the container isn't for him.
+
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::init::park::Carried;
+use crate::launch::failed;
+use crate::plan::{Plan, Scheduler};
+use crate::sys::{cred, process};
+
+/// RLIMIT_NLIMITS (asm-generic/resource.h).
+const LIMITS: u32 = 16;
+
+/// SCHED_FLAG_RESET_ON_FORK (sched(7)).
+const RESET_ON_FORK: u64 = 1;
+
+/// Namespaces, by their names in /proc/PID/ns.
+const NAMESPACES: [(&str, i32); 8] = [
+    ("mnt", libc::CLONE_NEWNS),
+    ("user", libc::CLONE_NEWUSER),
+    ("pid", libc::CLONE_NEWPID),
+    ("net", libc::CLONE_NEWNET),
+    ("ipc", libc::CLONE_NEWIPC),
+    ("uts", libc::CLONE_NEWUTS),
+    ("cgroup", libc::CLONE_NEWCGROUP),
+    ("time", libc::CLONE_NEWTIME),
+];
+
+/// What a process has that its children inherit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Caller {
+    /// Device and inode of each of [`NAMESPACES`].
+    namespaces: Vec<(u64, u64)>,
+    /// Device and inode of `/`.
+    root: (u64, u64),
+    /// /proc/self/attr/current; empty without an LSM.
+    label: Vec<u8>,
+    /// Lines of /proc/self/status: what may be done is the same for both, or the container isn't for
+    /// him.
+    privileges: Vec<String>,
+    /// Supplementary groups, as /proc/self/status has them.
+    groups: String,
+    /// Blocked and ignored signals.
+    signals: (u64, u64),
+    /// Soft and hard limit of each resource.
+    limits: Vec<(u64, u64)>,
+    /// oom_score_adj.
+    oom_score_adj: i32,
+    /// sched_getattr(2): policy, flags, nice value, priority, runtime, deadline, period.
+    scheduler: (u32, u64, i32, u32, u64, u64, u64),
+    /// ioprio_get(2).
+    io_priority: i32,
+    /// PR_GET_TIMERSLACK.
+    timer_slack: u64,
+    /// coredump_filter.
+    dump: u64,
+    /// personality(2).
+    personality: u64,
+    /// PR_GET_THP_DISABLE.
+    no_huge_pages: bool,
+}
+
+/// What must be equal in /proc/self/status.
+const PRIVILEGES: [&str; 9] = [
+    "Uid:",
+    "Gid:",
+    "NoNewPrivs:",
+    "Seccomp:",
+    "CapInh:",
+    "CapPrm:",
+    "CapEff:",
+    "CapBnd:",
+    "CapAmb:",
+];
+
+fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("read {path}"))
+}
+
+fn inode(path: &str) -> Result<(u64, u64)> {
+    let found = std::fs::metadata(path).with_context(|| format!("stat {path}"))?;
+    Ok((found.dev(), found.ino()))
+}
+
+impl Caller {
+    /// Looks at the calling process. To be asked before it blocks signals.
+    pub fn look() -> Result<Caller> {
+        let status = read("/proc/self/status")?;
+        let line = |name: &str| {
+            let found = status.lines().find_map(|l| l.strip_prefix(name));
+            found.unwrap_or_default().trim().to_owned()
+        };
+        let mask = |name: &str| u64::from_str_radix(&line(name), 16).unwrap_or(0);
+        let namespaces = NAMESPACES.iter();
+        // Kernels without one of the kinds have no such file.
+        let namespaces =
+            namespaces.map(|(name, _)| inode(&format!("/proc/self/ns/{name}")).unwrap_or_default());
+        let mut limits = Vec::new();
+        for resource in 0..LIMITS {
+            limits.push(process::rlimit(resource).map_err(|e| failed(e, "prlimit"))?);
+        }
+        let dump = read("/proc/self/coredump_filter").unwrap_or_default();
+        let s = cred::sched_getattr().map_err(|e| failed(e, "sched_getattr"))?;
+        Ok(Caller {
+            namespaces: namespaces.collect(),
+            root: inode("/")?,
+            label: std::fs::read("/proc/self/attr/current").unwrap_or_default(),
+            privileges: PRIVILEGES.iter().map(|name| line(name)).collect(),
+            groups: line("Groups:"),
+            signals: (mask("SigBlk:"), mask("SigIgn:")),
+            limits,
+            oom_score_adj: read("/proc/self/oom_score_adj")?
+                .trim()
+                .parse()
+                .context("/proc/self/oom_score_adj")?,
+            scheduler: (
+                s.policy, s.flags, s.nice, s.priority, s.runtime, s.deadline, s.period,
+            ),
+            io_priority: cred::ioprio_get().map_err(|e| failed(e, "ioprio_get"))?,
+            timer_slack: cred::timer_slack().map_err(|e| failed(e, "PR_GET_TIMERSLACK"))?,
+            dump: u64::from_str_radix(dump.trim(), 16).unwrap_or(0),
+            personality: cred::own_personality().map_err(|e| failed(e, "personality"))?,
+            no_huge_pages: cred::huge_pages_forbidden().unwrap_or(false),
+        })
+    }
+
+    /// Why what `own` process has made isn't for this caller; `Ok`: it is.
+    pub fn fits(&self, own: &Caller, plan: &Plan) -> Result<()> {
+        let always = libc::CLONE_NEWNS | libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
+        for ((name, kind), (his, ours)) in NAMESPACES
+            .iter()
+            .zip(self.namespaces.iter().zip(&own.namespaces))
+        {
+            let new = plan.namespaces.new & *kind as u64 != 0 && always & kind == 0;
+            if !new && his != ours {
+                bail!("the zygote is in another {name} namespace");
+            }
+        }
+        if self.root != own.root {
+            bail!("the zygote has another root directory");
+        }
+        if self.label != own.label {
+            bail!("the zygote has another security label");
+        }
+        let pairs = self.privileges.iter().zip(&own.privileges);
+        for (name, (his, ours)) in PRIVILEGES.iter().zip(pairs) {
+            if his != ours {
+                bail!("the zygote has other privileges ({name} {ours}, not {his})");
+            }
+        }
+        let inherits_groups = plan.process.as_ref().is_some_and(|p| p.groups.is_none());
+        if inherits_groups && self.groups != own.groups {
+            bail!("the zygote has other groups");
+        }
+        if self.scheduler.1 & RESET_ON_FORK != 0 {
+            bail!("a scheduling policy that children don't inherit");
+        }
+        Ok(())
+    }
+
+    /// Gives a process that inherited from `own` what it would have inherited from this caller, as far as
+    /// that is done from outside.
+    pub fn give(&self, own: &Caller, plan: &Plan, pid: i32) -> Result<()> {
+        let p = plan.process.as_ref();
+        let named =
+            |resource: u32| p.is_some_and(|p| p.rlimits.iter().any(|l| l.resource == resource));
+        for (resource, (his, ours)) in (0u32..).zip(self.limits.iter().zip(&own.limits)) {
+            if his != ours && !named(resource) {
+                process::set_rlimit(pid, resource, his.0, his.1)
+                    .map_err(|e| failed(e, format_args!("prlimit {resource}")))?;
+            }
+        }
+        let write = |file: &str, text: String| {
+            let path = format!("/proc/{pid}/{file}");
+            std::fs::write(&path, text).with_context(|| format!("write {path}"))
+        };
+        if self.oom_score_adj != own.oom_score_adj && p.is_none_or(|p| p.oom_score_adj.is_none()) {
+            write("oom_score_adj", self.oom_score_adj.to_string())?;
+        }
+        if self.dump != own.dump {
+            write("coredump_filter", format!("{:#x}", self.dump))?;
+        }
+        if self.timer_slack != own.timer_slack {
+            write("timerslack_ns", self.timer_slack.to_string())?;
+        }
+        if self.scheduler != own.scheduler {
+            let (policy, flags, nice, priority, runtime, deadline, period) = self.scheduler;
+            let attr = Scheduler {
+                policy,
+                flags,
+                nice,
+                priority,
+                runtime,
+                deadline,
+                period,
+            };
+            cred::sched_setattr_of(pid, &attr).map_err(|e| failed(e, "sched_setattr"))?;
+        }
+        if self.io_priority != own.io_priority {
+            cred::ioprio_set_of(pid, self.io_priority).map_err(|e| failed(e, "ioprio_set"))?;
+        }
+        Ok(())
+    }
+
+    /// The rest, which only the process itself can do.
+    pub fn carried(&self, own: &Caller) -> Carried {
+        let other = |other: bool| other.then_some(());
+        Carried {
+            blocked: self.signals.0,
+            ignored: self.signals.1,
+            personality: other(self.personality != own.personality).map(|()| self.personality),
+            no_huge_pages: other(self.no_huge_pages != own.no_huge_pages)
+                .map(|()| self.no_huge_pages),
+        }
+    }
+}

@@ -1,0 +1,535 @@
+//! The daemon's side of warm containers: which there shall be, and their keepers.
+//!
+//! A keeper is a clone of the daemon; one is at work at a time, so that whoever asks has the CPUs. What
+//! was provisioned is remembered in `pools.json`, and made again by the next daemon.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::status;
+use super::warm::{self, Answer, Provision, Report, Until};
+use super::wire::{self, Reply};
+use crate::bundle;
+use crate::launch::failed;
+use crate::log::{Log, sentence};
+use crate::sys::process::{self, Clone};
+use crate::sys::{fs, socket};
+
+/// The most containers of one pool.
+const MOST: u32 = 1000;
+
+/// How often bundles are looked at when nobody asks for them.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// After a failure: first, and at most; each further one doubles it.
+const PENALTY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What is done in a clone of the daemon.
+pub enum Work<'a> {
+    /// Make a warm container and keep it.
+    Keep {
+        /// Of what.
+        provision: &'a Provision,
+        /// Its directory below `@zygote/warm`.
+        directory: &'a str,
+        /// The daemon's socket.
+        daemon: OwnedFd,
+    },
+    /// Remove what is left in these directories.
+    Remove(&'a [String]),
+}
+
+/// All pools of warm containers.
+pub struct Parking<'a> {
+    /// `@zygote`.
+    directory: PathBuf,
+    log: &'a Log,
+    work: &'a dyn Fn(Work) -> Result<()>,
+    /// What a clone gets back: the limit of open files that the daemon was started with.
+    open_files: (u64, u64),
+    epoll: Epoll,
+    pools: Vec<Pool>,
+    next: u64,
+    looked: Instant,
+}
+
+/// The keeper of one container.
+struct Keeper {
+    token: u64,
+    socket: OwnedFd,
+    directory: String,
+    /// The pool's generation when it began.
+    generation: u64,
+    since: Instant,
+}
+
+struct Pool {
+    provision: Provision,
+    /// What containers are made of now; why none can be.
+    bundle: Result<Bundle, String>,
+    /// Changes with the bundle: what was made of another one isn't handed over.
+    generation: u64,
+    parked: VecDeque<Keeper>,
+    making: Option<Keeper>,
+    /// Why the last one couldn't be made, how often in a row, and when to try again.
+    failed: Option<(String, u32, Instant)>,
+    /// Those who wait until all are there.
+    waiting: Vec<OwnedFd>,
+    seen: status::Warm,
+}
+
+/// What tells one bundle from another.
+struct Bundle {
+    /// config.json's device, inode, time of change and size: as long as they are the same, it's not read.
+    config: [i64; 5],
+    /// A hash of its content.
+    hash: u64,
+    /// The root file system.
+    rootfs: PathBuf,
+    /// Its device and inode.
+    place: (u64, u64),
+}
+
+impl Bundle {
+    fn look(directory: &Path, known: Option<&Bundle>) -> Result<Bundle> {
+        let path = directory.join(bundle::CONFIG);
+        let found = std::fs::metadata(&path).with_context(|| format!("stat {path:?}"))?;
+        let config = [
+            found.dev() as i64,
+            found.ino() as i64,
+            found.mtime(),
+            found.mtime_nsec(),
+            found.size() as i64,
+        ];
+        let (hash, rootfs) = match known.filter(|known| known.config == config) {
+            Some(known) => (known.hash, known.rootfs.clone()),
+            None => {
+                let text = bundle::read(directory)?;
+                let mut hasher = DefaultHasher::new();
+                text.hash(&mut hasher);
+                let bundle = bundle::understand(&text, directory)?;
+                let root = bundle.spec.root().as_ref().context("root: is missing")?;
+                (hasher.finish(), root.path().clone())
+            }
+        };
+        let found = std::fs::metadata(&rootfs).with_context(|| format!("root.path: {rootfs:?}"))?;
+        Ok(Bundle {
+            config,
+            hash,
+            rootfs,
+            place: (found.dev(), found.ino()),
+        })
+    }
+
+    fn is(&self, other: &Bundle) -> bool {
+        (self.hash, &self.rootfs, self.place) == (other.hash, &other.rootfs, other.place)
+    }
+}
+
+impl Pool {
+    fn new(provision: Provision) -> Pool {
+        Pool {
+            bundle: Err(String::new()),
+            generation: 0,
+            parked: VecDeque::new(),
+            making: None,
+            failed: None,
+            waiting: Vec::new(),
+            seen: status::Warm {
+                name: provision.name.clone(),
+                ..status::Warm::default()
+            },
+            provision,
+        }
+    }
+
+    /// Looks whether the bundle is another one by now; then what was made of the old one goes.
+    fn look(&mut self) {
+        let known = self.bundle.as_ref().ok();
+        let bundle = Bundle::look(&self.provision.bundle, known).map_err(|e| sentence(&e));
+        let same = match (&self.bundle, &bundle) {
+            (Ok(known), Ok(found)) => known.is(found),
+            (Err(known), Err(found)) => known == found,
+            _ => false,
+        };
+        self.bundle = bundle;
+        if !same {
+            self.generation += 1;
+            self.failed = None;
+            // Its keeper sees that nobody wants it any more.
+            self.seen.replaced += self.parked.len() as u64;
+            self.parked.clear();
+        }
+    }
+
+    /// When the next one is to be made; `None`: all are there, or on their way.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let short = self.parked.len() < self.provision.count as usize;
+        let wanted = short && self.making.is_none() && self.bundle.is_ok();
+        wanted.then(|| self.failed.as_ref().map_or(now, |(_, _, again)| *again))
+    }
+
+    fn answer_waiting(&mut self) {
+        let reply = match (&self.bundle, &self.failed) {
+            (Err(why), _) | (_, Some((why, ..))) => Reply::Refused(why.clone()),
+            _ if self.parked.len() >= self.provision.count as usize => Reply::Done,
+            _ => return,
+        };
+        for peer in self.waiting.drain(..) {
+            tell(&peer, &reply);
+        }
+    }
+
+    fn fail(&mut self, why: String, now: Instant) {
+        let times = self.failed.as_ref().map_or(0, |(_, times, _)| *times) + 1;
+        let penalty = PENALTY.0 * 2u32.saturating_pow(times.min(10) - 1);
+        self.failed = Some((why, times, now + penalty.min(PENALTY.1)));
+        self.seen.failed += 1;
+    }
+}
+
+/// Answers; whoever has left, or doesn't read, isn't waited for.
+fn tell(peer: &OwnedFd, reply: &Reply) {
+    if let Ok(bytes) = wire::encode(reply) {
+        let _ = socket::send(peer, &bytes, None);
+    }
+}
+
+impl<'a> Parking<'a> {
+    /// Takes up what an earlier daemon has left: its pools are made again, its containers removed.
+    pub fn open(
+        directory: PathBuf,
+        log: &'a Log,
+        open_files: (u64, u64),
+        work: &'a dyn Fn(Work) -> Result<()>,
+    ) -> Result<Parking<'a>> {
+        let mut parking = Parking {
+            directory,
+            log,
+            work,
+            open_files,
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed(e, "epoll"))?,
+            pools: Vec::new(),
+            next: 0,
+            looked: Instant::now(),
+        };
+        // Containers outlive those who made them, and are given to us.
+        process::set_subreaper().map_err(|e| failed(e, "prctl PR_SET_CHILD_SUBREAPER"))?;
+        parking.remove_leftovers();
+        for provision in parking.remembered()? {
+            let mut pool = Pool::new(provision);
+            pool.look();
+            parking.pools.push(pool);
+        }
+        Ok(parking)
+    }
+
+    /// Readable when there is something for [`hear`](Self::hear).
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+
+    fn list(&self) -> PathBuf {
+        self.directory.join("pools.json")
+    }
+
+    fn remembered(&self) -> Result<Vec<Provision>> {
+        let path = self.list();
+        match std::fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => {
+                let text = other.with_context(|| format!("read {path:?}"))?;
+                serde_json::from_slice(&text).with_context(|| format!("{path:?}"))
+            }
+        }
+    }
+
+    fn remember(&self) -> Result<()> {
+        let all: Vec<&Provision> = self.pools.iter().map(|pool| &pool.provision).collect();
+        let text = serde_json::to_vec_pretty(&all)?;
+        let (path, beside) = (self.list(), self.directory.join(".pools.json"));
+        std::fs::write(&beside, text)
+            .and_then(|()| std::fs::rename(&beside, &path))
+            .with_context(|| format!("write {path:?}"))
+    }
+
+    fn remove_leftovers(&mut self) {
+        let entries = std::fs::read_dir(self.directory.join("warm"));
+        let names = entries.into_iter().flatten().flatten();
+        let names: Vec<String> = names
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        self.remove(&names);
+    }
+
+    fn remove(&mut self, names: &[String]) {
+        if names.is_empty() {
+            return;
+        }
+        if let Err(error) = self.clone(Work::Remove(names)) {
+            self.log.warn(format_args!("zygote: {error:#}"));
+        }
+    }
+
+    /// Does something in a clone of this process.
+    fn clone(&self, work: Work) -> Result<()> {
+        if let Clone::Parent { .. } = process::clone3(0, None).map_err(|e| failed(e, "clone3"))? {
+            return Ok(());
+        }
+        let (own, keep) = match &work {
+            Work::Keep { daemon, .. } => ("runz:keeper", daemon.as_raw_fd()),
+            Work::Remove(_) => ("runz:remover", -1),
+        };
+        let name = std::ffi::CString::new(own).unwrap_or_default();
+        let _ = process::set_name(&name);
+        // Nothing of the daemon's: neither what it holds nor what it ignores.
+        let begin = || {
+            fs::close_all_but(3, keep)?;
+            process::default_signals();
+            process::set_signal_mask(&process::signal_set(0))?;
+            fs::umask(0o022);
+            let (soft, hard) = self.open_files;
+            process::set_rlimit(0, libc::RLIMIT_NOFILE, soft, hard)
+        };
+        let done = begin()
+            .map_err(|e| failed(e, "begin"))
+            .and_then(|()| (self.work)(work));
+        process::exit_now(done.is_err().into())
+    }
+
+    /// Adds a pool, or gives it another size. `peer` is answered when all of it is there.
+    pub fn provision(&mut self, provision: Provision, peer: OwnedFd) -> Result<()> {
+        crate::store::check_id(&provision.name).context("--name")?;
+        ensure!(provision.count <= MOST, "--count: at most {MOST}");
+        ensure!(
+            !provision.freeze || provision.until == Until::Ready,
+            "--freeze: only with --until=ready; one that is created does nothing anyway"
+        );
+        let at = self
+            .pools
+            .iter()
+            .position(|p| p.provision.name == provision.name);
+        let mut pool = match at {
+            Some(at) => {
+                let mut pool = self.pools.swap_remove(at);
+                let count = provision.count;
+                let resized = Provision {
+                    count,
+                    ..pool.provision.clone()
+                };
+                if resized != provision {
+                    pool.generation += 1;
+                    pool.bundle = Err(String::new());
+                    pool.parked.clear();
+                }
+                pool.provision = provision;
+                pool.parked.truncate(count as usize);
+                pool.failed = None;
+                pool
+            }
+            None => Pool::new(provision),
+        };
+        pool.look();
+        if let Err(why) = &pool.bundle {
+            bail!("{why}");
+        }
+        pool.waiting.push(peer);
+        pool.answer_waiting();
+        self.pools.push(pool);
+        self.pools
+            .sort_by(|a, b| a.provision.name.cmp(&b.provision.name));
+        self.remember()
+    }
+
+    /// Forgets a pool; its containers go.
+    pub fn drop_pool(&mut self, name: &str) -> Result<()> {
+        let at = self.pools.iter().position(|p| p.provision.name == name);
+        let Some(at) = at else {
+            bail!("no pool {name:?}");
+        };
+        self.pools.remove(at);
+        self.remember()
+    }
+
+    /// Gives a caller's connection to the keeper that has waited longest. Who gets none is told why.
+    pub fn take(&mut self, name: &str, peer: &OwnedFd) {
+        let found = self.pools.iter_mut().find(|p| p.provision.name == name);
+        let Some(pool) = found else {
+            tell(peer, &Reply::Refused(format!("no pool {name:?}")));
+            return;
+        };
+        pool.look();
+        if pool.parked.is_empty() {
+            pool.seen.misses += 1;
+            let why = match (&pool.bundle, &pool.failed) {
+                (Err(why), _) | (_, Some((why, ..))) => format!("none could be made: {why}"),
+                _ => "all are taken".to_owned(),
+            };
+            tell(peer, &Reply::Refused(why));
+            return;
+        }
+        tell(peer, &Reply::Done);
+        let mut left = Vec::new();
+        while let Some(keeper) = pool.parked.pop_front() {
+            if socket::send(&keeper.socket, &[0], Some(peer.as_fd())).is_ok() {
+                pool.seen.hits += 1;
+                return self.remove(&left);
+            }
+            // It has died; what it left is removed.
+            left.push(keeper.directory);
+        }
+        pool.seen.misses += 1;
+        self.remove(&left);
+        let _ = warm::send(peer, &Answer::Refused("all are taken".to_owned()), &[]);
+    }
+
+    /// When there is something to be done without being asked.
+    pub fn due(&self, now: Instant) -> Option<Instant> {
+        let busy = self.pools.iter().any(|pool| pool.making.is_some());
+        let next = match busy {
+            true => None,
+            false => self.pools.iter().filter_map(|pool| pool.due(now)).min(),
+        };
+        let look = (!self.pools.is_empty()).then(|| self.looked + LOOK);
+        next.into_iter().chain(look).min()
+    }
+
+    /// Does it.
+    pub fn tend(&mut self, now: Instant) {
+        if self.looked + LOOK <= now {
+            self.looked = now;
+            self.pools.iter_mut().for_each(Pool::look);
+        }
+        if self.pools.iter().any(|pool| pool.making.is_some()) {
+            return;
+        }
+        // The emptiest first.
+        let due = (0..self.pools.len())
+            .filter(|at| self.pools[*at].due(now).is_some_and(|due| due <= now))
+            .min_by_key(|at| self.pools[*at].parked.len());
+        let Some(at) = due else { return };
+        self.pools[at].look();
+        match self.make(at, now) {
+            Ok(()) => {}
+            Err(error) => {
+                let why = sentence(&error);
+                self.log.warn(format_args!("zygote: {why}"));
+                self.pools[at].fail(why, now);
+                self.pools[at].answer_waiting();
+            }
+        }
+    }
+
+    fn make(&mut self, at: usize, now: Instant) -> Result<()> {
+        let (ours, its) = socket::pair().map_err(|e| failed(e, "socketpair"))?;
+        let mut random = [0; 4];
+        process::random(&mut random).map_err(|e| failed(e, "getrandom"))?;
+        let pool = &self.pools[at];
+        let name = &pool.provision.name;
+        let directory = format!("{name}-{:08x}", u32::from_ne_bytes(random));
+        let token = self.next;
+        self.next += 1;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+        self.epoll
+            .add(&ours, event)
+            .map_err(|e| failed(e, "EPOLL_CTL_ADD"))?;
+        self.clone(Work::Keep {
+            provision: &pool.provision,
+            directory: &directory,
+            daemon: its,
+        })?;
+        let generation = pool.generation;
+        self.pools[at].making = Some(Keeper {
+            token,
+            socket: ours,
+            directory,
+            generation,
+            since: now,
+        });
+        Ok(())
+    }
+
+    /// Hears what keepers say.
+    pub fn hear(&mut self) {
+        let mut events = [EpollEvent::empty(); 32];
+        let Ok(n) = self.epoll.wait(&mut events, EpollTimeout::ZERO) else {
+            return;
+        };
+        for event in &events[..n] {
+            self.hear_one(event.data());
+        }
+    }
+
+    fn hear_one(&mut self, token: u64) {
+        let now = Instant::now();
+        let is = |keeper: &Keeper| keeper.token == token;
+        let found = self.pools.iter_mut().find_map(|pool| {
+            if let Some(keeper) = pool.making.take_if(|k| is(k)) {
+                return Some((pool, keeper));
+            }
+            let at = pool.parked.iter().position(is)?;
+            let keeper = pool.parked.remove(at)?;
+            Some((pool, keeper))
+        });
+        let Some((pool, keeper)) = found else { return };
+        match warm::receive::<Report>(&keeper.socket, Some(now)) {
+            Ok(Some((Report::Parked { cost }, _))) => {
+                pool.seen.made += 1;
+                pool.seen.cost = cost;
+                pool.failed = None;
+                // Of another bundle, or one too many: it sees that nobody wants it.
+                if keeper.generation == pool.generation
+                    && pool.parked.len() < pool.provision.count as usize
+                {
+                    pool.parked.push_back(keeper);
+                }
+                pool.answer_waiting();
+            }
+            other => {
+                let (why, gone) = match other {
+                    Ok(Some((Report::Failed(why), _))) => (why, false),
+                    _ => ("its keeper was killed".to_owned(), true),
+                };
+                let name = &pool.provision.name;
+                self.log.warn(format_args!("zygote: pool {name:?}: {why}"));
+                pool.fail(why, now);
+                pool.answer_waiting();
+                // One that says what went wrong removes what it has made.
+                if gone {
+                    self.remove(&[keeper.directory]);
+                }
+            }
+        }
+    }
+
+    /// For `status`.
+    pub fn status(&self, now: Instant) -> Vec<status::Warm> {
+        let one = |pool: &Pool| status::Warm {
+            bundle: pool.provision.bundle.display().to_string(),
+            until: match (pool.provision.until, pool.provision.freeze) {
+                (Until::Created, _) => "created",
+                (Until::Ready, false) => "ready",
+                (Until::Ready, true) => "frozen",
+            }
+            .to_owned(),
+            ready: pool.parked.len() as u64,
+            target: pool.provision.count.into(),
+            oldest: pool.parked.front().map_or(0, |keeper| {
+                now.saturating_duration_since(keeper.since).as_secs()
+            }),
+            error: match (&pool.bundle, &pool.failed) {
+                (Err(why), _) | (_, Some((why, ..))) => why.clone(),
+                _ => String::new(),
+            },
+            ..pool.seen.clone()
+        };
+        self.pools.iter().map(one).collect()
+    }
+}
