@@ -91,22 +91,42 @@ pub fn read(dir: &Path) -> Result<Vec<u8>> {
 /// The bundle in `dir` whose config.json has this text.
 pub fn understand(text: &[u8], dir: &Path) -> Result<Bundle> {
     let (mut spec, warnings) = parse(text)?;
+    absolute_root(&mut spec, dir);
+    Ok(Bundle { spec, warnings })
+}
+
+/// The same, but nothing is repaired, and why it's refused isn't told.
+pub fn understand_strictly(text: &[u8], dir: &Path) -> Option<Bundle> {
+    let mut spec: Spec = serde_json::from_slice(text).ok()?;
+    check(&mut spec, text).ok()?;
+    absolute_root(&mut spec, dir);
+    Some(Bundle {
+        spec,
+        warnings: Vec::new(),
+    })
+}
+
+fn absolute_root(spec: &mut Spec, dir: &Path) {
     if let Some(root) = spec.root_mut()
         && !root.path().as_os_str().is_empty()
     {
         let path = plan::clean(&dir.join(root.path()));
         root.set_path(path.into());
     }
-    Ok(Bundle { spec, warnings })
 }
 
 /// Parses a config.json and checks its version. The strings are warnings.
 pub fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
     let (mut spec, warnings) = typed::<Spec>(text, "").context(CONFIG)?;
-    pids_without_limit(&mut spec, text);
-    hugepages_without_size(&mut spec, text);
-    version(spec.version()).context(CONFIG)?;
+    check(&mut spec, text)?;
     Ok((spec, warnings))
+}
+
+/// What remains to be seen to of a document that oci-spec takes.
+fn check(spec: &mut Spec, text: &[u8]) -> Result<()> {
+    pids_without_limit(spec, text);
+    hugepages_without_size(spec, text);
+    version(spec.version()).context(CONFIG)
 }
 
 /// Parses a `process` object, as `exec --process` takes it from a file. The strings are warnings.

@@ -100,12 +100,19 @@ pub fn make(
     // Only where a zygote answers: nobody else writes there.
     let plans = zygote.as_ref().map(|_| zygote::plans(&c.root.path));
     let mut host = host::Host::look(c.in_user_namespace, false);
-    let kept = match changes {
-        None => plans.and_then(|dir| plans::look(&dir, &config, &plan_options, &mut host)),
+    let plans = plans.filter(|_| changes.is_none());
+    let look = |dir: &PathBuf| plans::look(dir, &config, &plan_options, &mut host);
+    let whole = plans.as_ref().and_then(look);
+    let decide = |dir| plans::filter::decide(dir, &config, &plan_options, &mut host);
+    let part = match whole {
+        None => plans.as_deref().and_then(decide),
         Some(_) => None,
     };
-    let seen = kept.is_none() && changes.is_none() && !reports;
-    let decided = match kept {
+    let seen = match whole {
+        None if plans.is_some() => plans::Seen::new(&config, &plan_options, part.is_some()),
+        _ => plans::Seen::default(),
+    };
+    let decided = match whole.or(part) {
         Some(decided) => decided,
         None => {
             let mut bundle = bundle::understand(&config, &directory)?;
@@ -133,10 +140,7 @@ pub fn make(
 
     c.trace.begin("ask for a kit");
     let asked = match zygote {
-        Some(client) => {
-            let seen = seen.then_some((config.as_slice(), &plan_options));
-            ask(c, client, plan, seen)?
-        }
+        Some(client) => ask(c, client, plan, seen, &plan_options)?,
         None => None,
     };
     c.trace.begin("reserve");
@@ -315,13 +319,14 @@ fn connect(c: &Context) -> Result<Option<client::Client>> {
     }
 }
 
-/// Asks the zygote for what fits the plan; `None`: it gives nothing. `seen`: a config that it had no
+/// Asks the zygote for what fits the plan; `None`: it gives nothing. `seen`: of a config that it had no
 /// plan for.
 fn ask(
     c: &Context,
     client: client::Client,
     plan: &Plan,
-    seen: Option<(&[u8], &Options)>,
+    seen: plans::Seen,
+    options: &Options,
 ) -> Result<Option<client::Asked>> {
     let cold = |why: &dyn std::fmt::Display| {
         c.log.debug(format_args!("zygote: no kit: {why}"));
@@ -336,8 +341,8 @@ fn ask(
                 wait: c.zygote == Prepared::Require,
             })?;
         }
-        if let Some((config, options)) = seen {
-            client.tell_seen(config, options)?;
+        if !seen.is_nothing() {
+            client.tell_seen(seen, options)?;
         }
         Ok(match fit {
             Ok(fit) => Some(client.asked(fit, plan.mounts.len(), c.zygote)),

@@ -67,12 +67,9 @@ impl Client {
     }
 
     /// Tells of a config for which there was no plan; not answered.
-    pub fn tell_seen(&self, config: &[u8], options: &Options) -> Result<()> {
-        let Some(hash) = plans::hash(config, options) else {
-            return Ok(());
-        };
+    pub fn tell_seen(&self, seen: plans::Seen, options: &Options) -> Result<()> {
         let options = postcard::to_allocvec(options)?;
-        self.ask(&Request::Seen { hash, options })
+        self.ask(&Request::Seen { seen, options })
     }
 
     /// What is answered, until `deadline`; and the descriptors that come with it.

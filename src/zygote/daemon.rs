@@ -14,7 +14,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::config::Config;
 use super::kit::Workshop;
 use super::parking::{Parking, Work};
-use super::plans::{self, Sightings};
+use super::plans::{self, Seen, Sightings};
 use super::pools::Pools;
 use super::status::Status;
 use super::wire::{self, Reply, Request};
@@ -23,7 +23,7 @@ use crate::launch::failed;
 use crate::log::{Log, sentence};
 use crate::plan::Options;
 use crate::sys::{Errno, cred, fs, process, socket};
-use crate::{bundle, decided, host};
+use crate::{bundle, host};
 
 /// Connections at a time. More are closed at once: those who asked go the cold way.
 const CONNECTIONS: usize = 1024;
@@ -87,7 +87,7 @@ pub struct Daemon<'a> {
     refused: u64,
     sightings: Sightings,
     /// Configs to be decided when there is time.
-    seen: VecDeque<(u64, Options)>,
+    seen: VecDeque<(Seen, Options)>,
     plans: PathBuf,
     begun: Instant,
     parking: Parking<'a>,
@@ -265,19 +265,13 @@ impl Daemon<'_> {
 
     /// Decides one config that was seen, and keeps that. Whether there was one.
     fn learn(&mut self) -> bool {
-        let Some((hash, options)) = self.seen.pop_front() else {
+        let Some((seen, options)) = self.seen.pop_front() else {
             return false;
         };
         let kept = || {
             let config = bundle::read(&options.bundle)?;
-            // It's another one by now.
-            if plans::hash(&config, &options) != Some(hash) {
-                return Ok(false);
-            }
-            let bundle = bundle::understand(&config, &options.bundle)?;
             let mut host = Host::look(host::in_user_namespace(), false);
-            let decided = decided::decide(&bundle, &options, &mut host)?;
-            plans::keep(&self.plans, &config, &options, &host, &decided)
+            plans::learn(&self.plans, seen, &config, &options, &mut host)
         };
         if let Err(error) = kept() {
             self.log.debug(format_args!(
@@ -421,9 +415,11 @@ impl Daemon<'_> {
                     Err(why) => Reply::Cold(why),
                 }
             }
-            Request::Seen { hash, options } => {
-                if self.sightings.seen_before(hash) && self.seen.len() < LESSONS {
-                    self.seen.push_back((hash, postcard::from_bytes(&options)?));
+            Request::Seen { seen, options } => {
+                let again = self.sightings.again(seen);
+                if !again.is_nothing() && self.seen.len() < LESSONS {
+                    self.seen
+                        .push_back((again, postcard::from_bytes(&options)?));
                 }
                 return Ok(Some(Then::Serve));
             }

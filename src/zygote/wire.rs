@@ -15,6 +15,7 @@ use anyhow::{Result, bail, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::plans::Seen;
 use super::shape::Shape;
 use super::status::Status;
 use super::warm::Provision;
@@ -40,8 +41,8 @@ pub enum Request {
     },
     /// A config was seen for which there is no plan. Not answered.
     Seen {
-        /// Of config and options: see [`super::plans::hash`].
-        hash: u64,
+        /// What of it there isn't.
+        seen: Seen,
         /// The options, as postcard encodes them.
         options: Vec<u8>,
     },

@@ -42,6 +42,13 @@ fn bytes(decided: &Decided) -> Vec<u8> {
     postcard::to_allocvec(decided).unwrap()
 }
 
+/// The entry of a plan.
+fn joined(config: &[u8], host: &Host, decided: &Decided) -> Vec<u8> {
+    let (key, bytes) = (key(&options(), host).unwrap(), bytes(decided));
+    let entry = Entry::new(decided.labels, &key, config, &bytes);
+    entry.join().unwrap()
+}
+
 /// Configs of engines, with seccomp profile, and one that has a bit of everything.
 fn configs() -> Vec<(&'static str, Vec<u8>)> {
     macro_rules! read {
@@ -298,7 +305,7 @@ fn labels() {
     let bundle = bundle::understand(&config, Path::new("/bundle")).unwrap();
     let decided = decided::decide(&bundle, &options(), &mut host).unwrap();
     assert!(decided.labels);
-    let entry = |host: &Host| Entry::join(&config, &options(), host, &decided).unwrap();
+    let entry = |host: &Host| joined(&config, host, &decided);
     let found = |entry: &[u8]| understand(entry, &config, &options(), &mut machine()).is_some();
     assert!(found(&entry(&host)));
     host.selinux = !host.selinux;
@@ -428,7 +435,7 @@ fn a_killed_daemon_is_cleaned_up_after() {
 fn hostile_entries() {
     let config = spec();
     let decided = decide(&config, &options());
-    let entry = Entry::join(&config, &options(), &machine(), &decided).unwrap();
+    let entry = joined(&config, &machine(), &decided);
     let found = |entry: &[u8]| understand(entry, &config, &options(), &mut machine());
     assert!(found(&entry).is_some());
     for end in 0..entry.len() {
@@ -503,4 +510,39 @@ fn sightings() {
     assert_eq!(sightings.latest.len(), REMEMBERED);
     assert!(!sightings.seen_before(7));
     assert!(sightings.seen_before(100 + REMEMBERED as u64 - 1));
+}
+
+/// What a daemon does that hears of the same config again and again.
+#[test]
+fn learned_at_the_second_sighting() {
+    let room = Room::new("learn");
+    let mut sightings = Sightings::default();
+    let learn = |sightings: &mut Sightings, config: &[u8]| {
+        let again = sightings.again(Seen::new(config, &options(), false));
+        learn(&room.cache(), again, config, &options(), &mut machine()).unwrap_or(false)
+    };
+    assert!(!learn(&mut sightings, &spec()));
+    assert!(room.look(&spec(), &options()).is_none());
+    assert!(!room.cache().exists());
+    assert!(learn(&mut sightings, &spec()));
+    assert!(room.look(&spec(), &options()).is_some());
+    assert_eq!(room.names().len(), 1);
+    for refused in ["", "{}", "[", "{\"linux\":{\"seccomp\":{}}}"] {
+        assert!(!learn(&mut sightings, refused.as_bytes()));
+        assert!(!learn(&mut sightings, refused.as_bytes()));
+    }
+    // Changed since it was seen; and not to be kept whole.
+    let seen = Seen::new(&spec(), &options(), false);
+    let learn = |config: &[u8], options: &Options| {
+        super::learn(&room.cache(), seen, config, options, &mut machine()).unwrap()
+    };
+    assert!(learn(&spec(), &options()));
+    assert!(!learn(&numbered(1, 0), &options()));
+    let notify = Options {
+        notify: Some("/n".into()),
+        ..options()
+    };
+    assert!(!learn(&spec(), &notify));
+    assert!(Seen::new(&spec(), &notify, false).is_nothing());
+    assert_eq!(room.names().len(), 1);
 }

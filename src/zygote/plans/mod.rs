@@ -3,12 +3,18 @@
 //! ```text
 //! @zygote/plans/                  0700
 //!   <hash of options and config>  0600   head, key, config, decided: see [`Entry`]
+//!   <hash of a seccomp profile>          the same: key, profile, program (see `filter`)
 //! ```
 //!
-//! The daemon writes ([`keep`]), whoever makes a container reads ([`look`]). An entry has everything
+//! The daemon writes ([`learn`]), whoever makes a container reads ([`look`]). An entry has everything
 //! that a decision depends on, config.json whole among it, and all of it is compared: the hash only
 //! finds the file. Where the decision has the container's id in it, it is the caller's that is put
 //! there; what else depends on the id, or on NOTIFY_SOCKET, is not kept.
+//!
+//! Engines write the id and paths of the one container into its config.json, so that none is like
+//! another. The largest part, the seccomp profile, is: of those the compiled filters are kept.
+
+pub mod filter;
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -18,8 +24,10 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
-use crate::decided::Decided;
+use crate::bundle;
+use crate::decided::{self, Decided};
 use crate::host::Host;
 use crate::plan::{self, Options};
 use crate::sys::program;
@@ -43,26 +51,35 @@ pub fn look(dir: &Path, config: &[u8], options: &Options, host: &mut Host) -> Op
     if options.notify.is_some() {
         return None;
     }
+    let path = dir.join(name(hash(config, options)?));
+    let euid = host.euid;
+    read(&path, euid, |bytes| {
+        understand(bytes, config, options, host)
+    })
+}
+
+/// Reads a file, if it is `euid`'s alone, and lets `understand` make something of it.
+fn read<T>(path: &Path, euid: u32, understand: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
     let mut file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(dir.join(name(hash(config, options)?)))
+        .open(path)
         .ok()?;
     let found = file.metadata().ok()?;
     let size = usize::try_from(found.len()).ok()?;
-    let ours = found.uid() == host.euid && found.mode() & 0o022 == 0;
+    let ours = found.uid() == euid && found.mode() & 0o022 == 0;
     if !ours || !found.is_file() || size > LARGEST {
         return None;
     }
     let mut bytes = vec![0; size];
     file.read_exact(&mut bytes).ok()?;
-    let decided = understand(&bytes, config, options, host)?;
+    let understood = understand(&bytes)?;
     let now = SystemTime::now();
     let used = found.modified().ok()?;
     if now.duration_since(used).map_or(true, |age| age > FRESH) {
         let _ = file.set_modified(now);
     }
-    Some(decided)
+    Some(understood)
 }
 
 /// What an entry has for this config, these options and this host; anything may be in `bytes`.
@@ -73,13 +90,13 @@ pub fn understand(
     host: &mut Host,
 ) -> Option<Decided> {
     let entry = Entry::split(bytes)?;
-    if entry.config != config {
+    if entry.config != config || entry.sum != mix(0, entry.decided) {
         return None;
     }
     if entry.labels {
         host.look_at_labels();
     }
-    if entry.key != key(options, host)? || entry.sum != mix(0, entry.decided) {
+    if entry.key != key(options, host)? {
         return None;
     }
     let mut decided: Decided = postcard::from_bytes(entry.decided).ok()?;
@@ -103,15 +120,23 @@ pub fn keep(
     if options.notify.is_some() || decided.plan.intel_rdt.is_some() {
         return Ok(false);
     }
-    let entry = hash(config, options).zip(Entry::join(config, options, host, decided));
-    let Some((hash, entry)) = entry else {
-        return Ok(false);
+    let entry = || {
+        let (key, bytes) = (key(options, host)?, postcard::to_allocvec(decided).ok()?);
+        let entry = Entry::new(decided.labels, &key, config, &bytes).join()?;
+        Some((hash(config, options)?, entry))
     };
+    match entry() {
+        Some((hash, entry)) => write(dir, &name(hash), &entry),
+        None => Ok(false),
+    }
+}
+
+/// Writes a file, and makes room for it; whether it isn't too large.
+fn write(dir: &Path, name: &str, entry: &[u8]) -> Result<bool> {
     if entry.len() > LARGEST {
         return Ok(false);
     }
-    let name = name(hash);
-    let (path, beside) = (dir.join(&name), dir.join(format!(".{name}")));
+    let (path, beside) = (dir.join(name), dir.join(format!(".{name}")));
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(error).with_context(|| format!("make {dir:?}"));
@@ -129,7 +154,7 @@ pub fn keep(
             .create_new(true)
             .mode(0o600)
             .open(&beside)?;
-        file.write_all(&entry)?;
+        file.write_all(entry)?;
         fs::rename(&beside, &path)
     };
     write().with_context(|| format!("write {path:?}"))?;
@@ -168,27 +193,36 @@ struct Entry<'a> {
     labels: bool,
     /// [`mix`] of `decided`: a machine that lost its power may have left something else.
     sum: u64,
-    /// See [`key`].
+    /// What the decision depends on beside the text: see [`key`].
     key: &'a [u8],
-    /// config.json.
+    /// The text: config.json.
     config: &'a [u8],
-    /// [`Decided`].
+    /// What was decided, by postcard.
     decided: &'a [u8],
 }
 
 impl<'a> Entry<'a> {
-    /// The bytes of an entry; `None`: it can't be written down.
-    fn join(config: &[u8], options: &Options, host: &Host, decided: &Decided) -> Option<Vec<u8>> {
-        let key = key(options, host)?;
-        let mut bytes = Vec::with_capacity(config.len() + (8 << 10));
-        bytes.extend_from_slice(&MAGIC);
-        let (keys, configs) = (key.len().try_into().ok()?, config.len().try_into().ok()?);
-        for word in [keys, configs, u32::from(decided.labels), 0] {
+    fn new(labels: bool, key: &'a [u8], config: &'a [u8], decided: &'a [u8]) -> Entry<'a> {
+        Entry {
+            labels,
+            sum: mix(0, decided),
+            key,
+            config,
+            decided,
+        }
+    }
+
+    /// The entry's bytes; `None`: it's larger than can be written down.
+    fn join(&self) -> Option<Vec<u8>> {
+        let parts = [self.key, self.config, self.decided];
+        let mut bytes = MAGIC.to_vec();
+        let size = |part: &[u8]| u32::try_from(part.len()).ok();
+        let (key, config) = (size(self.key)?, size(self.config)?);
+        for word in [key, config, u32::from(self.labels), 0] {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
-        let decided = postcard::to_allocvec(decided).ok()?;
-        bytes.extend_from_slice(&mix(0, &decided).to_le_bytes());
-        for part in [key.as_slice(), config, &decided] {
+        bytes.extend_from_slice(&self.sum.to_le_bytes());
+        for part in parts {
             bytes.extend_from_slice(part);
         }
         Some(bytes)
@@ -226,7 +260,7 @@ fn name(hash: u64) -> String {
 
 /// A number for a config and the options, by which it is found and remembered; `None`: of a bundle
 /// whose path is no text nothing is kept.
-pub fn hash(config: &[u8], options: &Options) -> Option<u64> {
+fn hash(config: &[u8], options: &Options) -> Option<u64> {
     let options = postcard::to_allocvec(options).ok()?;
     Some(mix(mix(0, &options), config))
 }
@@ -243,19 +277,80 @@ fn mix(seed: u64, bytes: &[u8]) -> u64 {
     (hash ^ (hash >> 32)).wrapping_mul(FACTOR)
 }
 
-/// The configs that the daemon has heard of lately, by their [`hash`]: a plan is kept at the second
-/// sighting, for those of an engine are often seen once only.
+/// A config that its reader had to decide, or a part of it: hashes of what wasn't there.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The [`hash`] of the config, of which there is no plan.
+    whole: Option<u64>,
+    /// The [`filter::hash`] of its profile, of which there is no filter.
+    profile: Option<u64>,
+}
+
+impl Seen {
+    /// A config for which [`look`] had nothing; `filtered`: [`filter::decide`] had.
+    pub fn new(config: &[u8], options: &Options, filtered: bool) -> Seen {
+        let whole = || hash(config, options);
+        let profile = || filter::profile(config).map(|at| filter::hash(&config[at]));
+        Seen {
+            whole: options.notify.is_none().then(whole).flatten(),
+            profile: (!filtered).then(profile).flatten(),
+        }
+    }
+
+    /// There is nothing to be learned.
+    pub fn is_nothing(&self) -> bool {
+        *self == Seen::default()
+    }
+}
+
+/// Decides and keeps what was seen of a config, if that is still the same; whether it was, and of a kind
+/// that is kept.
+///
+/// # Errors
+/// Why it's refused, or what the file system says.
+pub fn learn(
+    dir: &Path,
+    seen: Seen,
+    config: &[u8],
+    options: &Options,
+    host: &mut Host,
+) -> Result<bool> {
+    let now = Seen::new(config, options, false);
+    let mut kept = false;
+    if seen.profile.is_some()
+        && seen.profile == now.profile
+        && let Some(at) = filter::profile(config)
+    {
+        kept = filter::keep(dir, &config[at], host.euid)?;
+    }
+    if seen.whole.is_some() && seen.whole == now.whole {
+        let bundle = bundle::understand(config, &options.bundle)?;
+        let decided = decided::decide(&bundle, options, host)?;
+        kept |= keep(dir, config, options, host, &decided)?;
+    }
+    Ok(kept)
+}
+
+/// The texts that the daemon has heard of lately, by their hashes: something is kept at the second
+/// sighting, for the configs of an engine are mostly seen once only.
 #[derive(Default)]
 pub struct Sightings {
     latest: VecDeque<u64>,
 }
 
-/// How many configs are remembered.
+/// How many are remembered.
 const REMEMBERED: usize = 256;
 
 impl Sightings {
-    /// Whether it was seen before; from now on it was.
-    pub fn seen_before(&mut self, hash: u64) -> bool {
+    /// What of it was seen before; from now on all of it was.
+    pub fn again(&mut self, seen: Seen) -> Seen {
+        Seen {
+            whole: seen.whole.filter(|hash| self.seen_before(*hash)),
+            profile: seen.profile.filter(|hash| self.seen_before(*hash)),
+        }
+    }
+
+    fn seen_before(&mut self, hash: u64) -> bool {
         if self.latest.contains(&hash) {
             return true;
         }
