@@ -70,11 +70,12 @@ pub fn of(plan: &Plan) -> Result<Fit, &'static str> {
         return Err("a user namespace owns all else");
     }
     let mut kinds = plan.namespaces.new & (NET | IPC | CLONE_NEWUTS as u64);
-    if plan.namespaces.new & NS != 0 && bare(plan) {
-        kinds |= NS;
-    }
     let dev = plan.dev.as_ref().filter(|dev| !dev.bind);
     let has_dev = dev.is_some_and(|dev| dev_is_ours(plan, dev));
+    // A /dev that isn't ours may be full of what init has to bind from the host's, or to change.
+    if plan.namespaces.new & NS != 0 && has_dev && bare(plan) {
+        kinds |= NS;
+    }
     let mut fit = Fit {
         shape: Shape {
             kinds,
@@ -113,11 +114,17 @@ fn bare(plan: &Plan) -> bool {
                 let source = Path::new(std::ffi::OsStr::from_bytes(source.to_bytes()));
                 !source.starts_with(rootfs)
             }
-            // By the target's path in the host's /proc.
-            MountKind::New { legacy, .. } => legacy.is_none(),
+            // By the target's path in the host's /proc, if it's `legacy`.
+            MountKind::New { fstype, legacy, .. } => {
+                legacy.is_none() && PATHLESS.contains(&fstype.as_bytes())
+            }
             MountKind::Cgroup { .. } => true,
         })
 }
+
+/// File systems whose source and options name nothing in another one: the path of a device or of a layer
+/// would be looked up in the mount namespace.
+const PATHLESS: [&[u8]; 6] = [b"tmpfs", b"proc", b"sysfs", b"devpts", b"mqueue", b"ramfs"];
 
 use std::os::unix::ffi::OsStrExt;
 
