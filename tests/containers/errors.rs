@@ -577,7 +577,8 @@ fn exec_says_what_is_wrong(way: Way) {
 }
 
 fn namespace_denied(way: Way) {
-    let b = Bundle::new(way);
+    // Kits are of the host's user namespace.
+    let b = Bundle::new(way).auto();
     // A user namespace has limits of its own (namespaces(7)).
     let enter = "exec unshare --user --map-root-user sh -c \
                  'echo 0 > /proc/sys/user/max_net_namespaces && exec \"$@\"' sh \"$@\"";
@@ -600,7 +601,7 @@ fn cgroup_not_writable(way: Way) {
 }
 
 fn state_root_not_writable(way: Way) {
-    let b = Bundle::new(way);
+    let b = Bundle::new(way).without_daemon();
     fs::write(&b.root, "").expect("write a file where the state root is to be");
     let said = b.create().fails();
     let wanted = format!(

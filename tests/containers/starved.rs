@@ -112,7 +112,8 @@ fn mounted(b: &Bundle, options: &str, act: impl FnOnce()) {
 }
 
 fn full_state_root(way: Way) {
-    let b = Bundle::new(way).config(|spec| {
+    // The socket is covered, too.
+    let b = Bundle::new(way).auto().config(|spec| {
         spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
             "syscalls": [{"names": ["swapon"], "action": "SCMP_ACT_ERRNO"}]});
     });
@@ -158,7 +159,7 @@ fn full_state_root(way: Way) {
 }
 
 fn readonly_state_root(way: Way) {
-    let b = Bundle::new(way);
+    let b = Bundle::new(way).auto();
     mounted(&b, "ro", || {
         let output = b.run();
         let line = output.stderr.clone();

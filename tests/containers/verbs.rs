@@ -106,7 +106,7 @@ fn state_file(way: Way) {
 }
 
 fn list_of_nothing(way: Way) {
-    let b = Bundle::new(way);
+    let b = Bundle::new(way).without_daemon();
     let said = b.call("list").run().fails();
     assert!(said.contains(&*b.root.to_string_lossy()), "{said}");
     fs::create_dir(&b.root).expect("mkdir");

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value, json};
 
 use super::call::{Call, Output};
+use super::zygote::Daemon;
 use super::{host, wait_for};
 
 /// How containers are made.
@@ -18,16 +19,20 @@ use super::{host, wait_for};
 pub enum Way {
     /// From nothing.
     Cold,
+    /// With what a daemon, one for each bundle's state root, has made ahead.
+    Kit,
 }
 
 impl Way {
     /// Every way.
-    pub const ALL: &[Way] = &[Way::Cold];
+    pub const ALL: &[Way] = &[Way::Cold, Way::Kit];
 
-    /// What the way adds to the global flags.
-    fn globals(self) -> &'static [&'static str] {
+    /// What the way says of the zygote (RUNZ_ZYGOTE). Configs of which nothing can be made ahead go
+    /// the cold way by themselves.
+    fn zygote(self) -> &'static str {
         match self {
-            Way::Cold => &[],
+            Way::Cold => "auto",
+            Way::Kit => "require",
         }
     }
 }
@@ -36,6 +41,7 @@ impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
             Way::Cold => "cold",
+            Way::Kit => "kit",
         })
     }
 }
@@ -60,6 +66,10 @@ pub struct Bundle {
     pub id: String,
     /// The way in which its containers are made.
     pub way: Way,
+    /// The daemon of its state root.
+    pub daemon: Option<Daemon>,
+    /// What its calls are told of the zygote (RUNZ_ZYGOTE).
+    zygote: &'static str,
     spec: Value,
 }
 
@@ -92,11 +102,17 @@ impl Bundle {
             symlink("busybox", bin.join(applet)).expect("link an applet");
         }
         let root = dir.join("state");
+        let daemon = match way {
+            Way::Cold => None,
+            Way::Kit => Some(Daemon::start(&root)),
+        };
         let bundle = Bundle {
             dir,
             root,
             id,
             way,
+            daemon,
+            zygote: way.zygote(),
             spec: template(),
         };
         bundle.config(|spec| {
@@ -135,6 +151,19 @@ impl Bundle {
         self.script("trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done")
     }
 
+    /// It's no error when the daemon can't be used.
+    pub fn auto(mut self) -> Bundle {
+        self.zygote = "auto";
+        self
+    }
+
+    /// There is no daemon, and no state root yet.
+    pub fn without_daemon(mut self) -> Bundle {
+        drop(self.daemon.take());
+        let _ = fs::remove_dir_all(&self.root);
+        self.auto()
+    }
+
     /// A path of the rootfs.
     pub fn rootfs(&self, path: &str) -> PathBuf {
         self.dir.join("rootfs").join(path.trim_start_matches('/'))
@@ -153,7 +182,7 @@ impl Bundle {
     /// `runz --root ROOT GLOBALS…`, to be completed by a verb.
     pub fn globals<S: AsRef<str>>(&self, globals: impl IntoIterator<Item = S>) -> Call {
         let call = Call::new(["--root"]).arg(&self.root);
-        call.args(self.way.globals()).args(globals)
+        call.env("RUNZ_ZYGOTE", self.zygote).args(globals)
     }
 
     /// `runz VERB --bundle DIR ID` with `options` before the id: for `create` and `run`.
@@ -251,8 +280,8 @@ impl Bundle {
         let mut left = Vec::new();
         let names = |dir: &Path| -> Vec<String> {
             let all = fs::read_dir(dir).into_iter().flatten().flatten();
-            all.map(|e| e.file_name().to_string_lossy().into_owned())
-                .collect()
+            let names = all.map(|e| e.file_name().to_string_lossy().into_owned());
+            names.filter(|name| name != "@zygote").collect()
         };
         for id in names(&self.root) {
             let deleted = self.call("delete").args(["--force", &id]).run();
@@ -287,6 +316,7 @@ impl Bundle {
 impl Drop for Bundle {
     fn drop(&mut self) {
         let left = self.clear();
+        drop(self.daemon.take());
         let _ = fs::remove_dir_all(&self.dir);
         if !std::thread::panicking() {
             assert!(left.is_empty(), "left behind: {}", left.join("; "));

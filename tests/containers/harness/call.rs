@@ -121,6 +121,7 @@ impl Call {
             "LISTEN_FDS",
             "LISTEN_PID",
             "XDG_RUNTIME_DIR",
+            "RUNZ_ZYGOTE",
         ] {
             command.env_remove(name);
         }

@@ -5,10 +5,12 @@ pub mod call;
 pub mod host;
 pub mod runner;
 pub mod socket;
+pub mod zygote;
 
 pub use bundle::{Bundle, Way};
 pub use call::{Call, Output};
 pub use runner::skip;
+pub use zygote::Daemon;
 
 use std::time::{Duration, Instant};
 
