@@ -254,6 +254,7 @@ fn build(
             plan,
             cgroup: cgroup.as_ref(),
             kit: kit.as_ref().map(client::Kit::borrow),
+            exe: kit.as_ref().and_then(|kit| kit.exe.as_ref()),
             fifo: fifo.as_deref(),
             signal_mask,
             hooks: &mut |pid| {

@@ -46,8 +46,8 @@ pub struct Exe<'a> {
 /// What the zygote has made ahead (`zygote::kit`).
 #[derive(Clone, Copy)]
 pub struct Kit<'a> {
-    /// Namespaces to enter instead of making them, each with its CLONE_NEW*. A mount namespace has
-    /// nothing in it but [`KIT_ROOTFS`] and [`KIT_EXE`].
+    /// Namespaces to enter instead of making them, each with its CLONE_NEW*. A mount namespace is
+    /// empty.
     pub namespaces: &'a [(u64, OwnedFd)],
     /// File systems to attach instead of mounting them, as many as `plan.mounts`.
     pub trees: &'a [Ready],
@@ -71,11 +71,6 @@ pub enum Ready {
     /// It's in the tree at /dev.
     Attached,
 }
-
-/// In a kit's mount namespace: where the root file system is attached until it's pivoted to.
-pub const KIT_ROOTFS: &CStr = c"/rootfs";
-/// In a kit's mount namespace: where the executable's mount is attached (see [`root::pivot`]).
-pub const KIT_EXE: &CStr = c"/exe";
 
 /// What both kinds of children have.
 pub struct Common<'a> {

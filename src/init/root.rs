@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::message::{At, Fail, Step};
 use super::{Context, path};
+use crate::plan::Plan;
 use crate::sys::fs::{self, CWD};
 use crate::sys::mount::{self, Attr};
 use crate::sys::{Errno, Result};
@@ -54,8 +55,8 @@ fn in_kit(c: &Context, namespace: &OwnedFd) -> std::result::Result<OwnedFd, Fail
     propagate(&tree, true, kind).at(Step::Propagation)?;
     super::mounts::sources(c, kind)?;
     crate::sys::process::setns(namespace, libc::CLONE_NEWNS as u64).at(Step::Kit)?;
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
-    let target = fs::open(CWD, super::KIT_ROOTFS, flags, 0).at(Step::Kit)?;
+    // Over the one directory that is there. We are still in that; see `pivot`.
+    let target = fs::open(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Kit)?;
     mount::move_mount(&tree, &target).at(Step::Rootfs)?;
     Ok(tree)
 }
@@ -89,15 +90,18 @@ pub fn pivot(c: &Context, root: BorrowedFd) -> std::result::Result<(), Fail> {
     if !c.own_mounts {
         return fs::chroot(c".").at(Step::Pivot);
     }
+    if c.kit
+        .is_some_and(|kit| kit.kinds() & libc::CLONE_NEWNS as u64 != 0)
+    {
+        // It lies over the empty root of its mount namespace already: nothing is there to be left.
+        fs::chroot(c".").at(Step::Pivot)?;
+        fs::chdir(c"/").at(Step::Pivot)?;
+        return rootfs_propagation(plan, root);
+    }
     // The mount of the executable joins the old root, and leaves with it: closed on its own, it would
     // be a second wait for an RCU grace period. Where it can't, that is all that is lost.
     if let Some((exe, directory)) = c.common.exe.as_ref().and_then(|exe| exe.mount)
         && plan.propagation & libc::MS_SHARED == 0
-        && let directory = if c.sources.is_empty() {
-            directory
-        } else {
-            super::KIT_EXE
-        }
         && let Ok(target) = fs::open(CWD, directory, libc::O_PATH | libc::O_DIRECTORY, 0)
     {
         let _ = mount::move_mount(exe, target);
@@ -123,12 +127,15 @@ pub fn pivot(c: &Context, root: BorrowedFd) -> std::result::Result<(), Fail> {
         mount::detach(c".").at(Step::Pivot)?;
         fs::chdir(c"/").at(Step::Pivot)?;
     }
-    if plan.rootfs_propagation != 0 {
-        let recursive = plan.rootfs_propagation & libc::MS_REC != 0;
-        propagate(root, recursive, plan.rootfs_propagation & !libc::MS_REC)
-            .at(Step::RootfsPropagation)?;
+    rootfs_propagation(plan, root)
+}
+
+fn rootfs_propagation(plan: &Plan, root: BorrowedFd) -> std::result::Result<(), Fail> {
+    if plan.rootfs_propagation == 0 {
+        return Ok(());
     }
-    Ok(())
+    let recursive = plan.rootfs_propagation & libc::MS_REC != 0;
+    propagate(root, recursive, plan.rootfs_propagation & !libc::MS_REC).at(Step::RootfsPropagation)
 }
 
 /// Unmounts what the host has there, or covers it where that isn't ours to do (a user namespace).

@@ -40,7 +40,7 @@ pub struct EntryRequest<'a> {
 /// Makes a process in a running container, ready for execve.
 pub fn entry(request: &EntryRequest) -> Result<Started> {
     request.trace.begin("prepare");
-    let exe = exe::protect()?;
+    let exe = exe::protect(None)?;
     let (ours, theirs) = socket::pair().map_err(|e| failed(e, "socketpair"))?;
     let p = request.process;
     if let Some(mask) = &p.cpu_affinity.initial {

@@ -1,7 +1,7 @@
 //! The runtime's own executable as the child shall have it: through a mount that is read-only and in
 //! nobody's namespace (see `sys::mem` for why).
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -27,9 +27,20 @@ pub struct Exe {
     pub mount: Option<(OwnedFd, CString)>,
 }
 
-/// Opens it so. `None`: nobody in the container could write it anyway, because even we can't.
-pub fn protect() -> Result<Option<Exe>> {
+/// Opens it so. `None`: nobody in the container could write it anyway, because even we can't. `kept`:
+/// a read-only mount of its directory that somebody else keeps.
+pub fn protect(kept: Option<&OwnedFd>) -> Result<Option<Exe>> {
     let path = fs::read_link("/proc/self/exe").context("readlink /proc/self/exe")?;
+    if let Some(mount) = kept
+        && let Ok(name) = c_string(path.file_name().unwrap_or_default())
+        && let Ok(file) = open(mount, &name)
+    {
+        return Ok(Some(Exe {
+            image: mem::image(),
+            file,
+            mount: None,
+        }));
+    }
     match through_mount(&path) {
         Ok(exe) => Ok(Some(exe)),
         // Not root; or it was removed, or replaced, since we were started from it; or it's on a mount
@@ -64,19 +75,20 @@ pub fn run_from_sealed_copy() -> Result<()> {
         return Ok(());
     }
     let copy = sealed_copy()?;
-    let args = std::env::args_os().map(|arg| c_string(&arg));
-    let vars = std::env::vars_os().map(|(mut key, value)| {
-        key.push("=");
-        key.push(value);
-        c_string(&key)
-    });
-    let collect = |strings: &mut dyn Iterator<Item = sys::Result<CString>>| strings.collect();
-    let text = |strings: &mut dyn Iterator<Item = sys::Result<CString>>| -> Result<Strings> {
-        let strings: sys::Result<Vec<CString>> = collect(strings);
-        let strings = strings.map_err(|e| super::failed(e, "copy the command line"))?;
-        Ok(Strings::new(strings))
+    let path = fs::read_link("/proc/self/exe").context("readlink /proc/self/exe")?;
+    let pair = |(key, value): (OsString, OsString)| [key, value].join(OsStr::new("="));
+    let vars = std::env::vars_os().filter(|(key, _)| key != ORIGINAL);
+    let vars = vars.chain([(ORIGINAL.into(), path.into())]).map(pair);
+    let strings = |text: Vec<OsString>| -> Result<Strings> {
+        let text: sys::Result<_> = text.iter().map(|s| c_string(s)).collect();
+        Ok(Strings::new(
+            text.map_err(|e| super::failed(e, "copy the command line"))?,
+        ))
     };
-    let (args, vars) = (text(&mut args.into_iter())?, text(&mut vars.into_iter())?);
+    let (args, vars) = (
+        strings(std::env::args_os().collect())?,
+        strings(vars.collect())?,
+    );
     let errno = sys::process::execveat(&copy.file, args.as_ptr(), vars.as_ptr());
     Err(super::failed(errno, "execute the sealed copy"))
 }
@@ -85,16 +97,20 @@ fn c_string(text: &OsStr) -> sys::Result<CString> {
     CString::new(text.as_bytes()).map_err(|_| Errno::EINVAL)
 }
 
-fn through_mount(path: &Path) -> sys::Result<Exe> {
-    let directory = c_string(path.parent().ok_or(Errno::ENOENT)?.as_os_str())?;
-    let name = c_string(path.file_name().ok_or(Errno::ENOENT)?)?;
-    let mount = mount::clone_tree(CWD, &directory, false)?;
+/// A read-only copy of a directory's mount.
+fn readonly(directory: &CStr) -> sys::Result<OwnedFd> {
+    let mount = mount::clone_tree(CWD, directory, false)?;
     let attr = Attr {
         set: libc::MOUNT_ATTR_RDONLY,
         ..Attr::default()
     };
     mount::set_attr(&mount, false, attr)?;
-    let file = sys::fs::open(&mount, &name, libc::O_RDONLY, 0)?;
+    Ok(mount)
+}
+
+/// Opens our own executable in a directory.
+fn open(directory: &OwnedFd, name: &CStr) -> sys::Result<OwnedFd> {
+    let file = sys::fs::open(directory, name, libc::O_RDONLY, 0)?;
     // The path may name another file by now: one that isn't mapped here would be executed instead.
     let (found, own) = (
         sys::fs::fstat(&file)?,
@@ -103,11 +119,33 @@ fn through_mount(path: &Path) -> sys::Result<Exe> {
     if (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino) {
         return Err(Errno::ESTALE);
     }
+    Ok(file)
+}
+
+fn through_mount(path: &Path) -> sys::Result<Exe> {
+    let directory = c_string(path.parent().ok_or(Errno::ENOENT)?.as_os_str())?;
+    let name = c_string(path.file_name().ok_or(Errno::ENOENT)?)?;
+    let mount = readonly(&directory)?;
+    let file = open(&mount, &name)?;
     Ok(Exe {
         image: mem::image(),
         file,
         mount: Some((mount, directory)),
     })
+}
+
+/// Where [`run_from_sealed_copy`] tells the copy what it's a copy of.
+const ORIGINAL: &str = "RUNZ_ORIGINAL";
+
+/// The directory of the executable that this process is a sealed copy of, read-only, to be kept for
+/// others (see [`protect`]).
+pub fn directory() -> Result<OwnedFd> {
+    let path = std::env::var_os(ORIGINAL).with_context(|| format!("{ORIGINAL} is not set"))?;
+    let directory = Path::new(&path).parent().unwrap_or(Path::new("/"));
+    let directory = c_string(directory.as_os_str());
+    directory
+        .and_then(|directory| readonly(&directory))
+        .map_err(|e| super::failed(e, format_args!("keep the directory of {path:?}")))
 }
 
 /// A copy in memory that nobody can change (memfd_create(2)). Dear, about a millisecond and the size

@@ -56,6 +56,8 @@ pub struct Request<'a> {
     pub cgroup: Option<&'a Cgroup>,
     /// What the zygote has made ahead.
     pub kit: Option<init::Kit<'a>>,
+    /// A read-only mount of the executable's directory, that the zygote keeps.
+    pub exe: Option<&'a OwnedFd>,
     /// exec.fifo, when there is a start barrier.
     pub fifo: Option<&'a Path>,
     /// Signals are blocked, and this was the mask before.
@@ -80,7 +82,7 @@ pub fn container(request: Request) -> Result<Started> {
     let user = libc::CLONE_NEWUSER as u64;
     let pid_kind = libc::CLONE_NEWPID as u64;
     request.trace.begin("prepare");
-    let mut exe = exe::protect()?;
+    let mut exe = exe::protect(request.exe)?;
     let join = namespaces::open(plan)?;
     let joins = |kind: u64| plan.namespaces.join.iter().any(|j| j.kind == kind);
     if joins(user) {

@@ -105,6 +105,8 @@ pub struct Kit {
     namespaces: Vec<(u64, OwnedFd)>,
     trees: Vec<Ready>,
     dev: bool,
+    /// The directory of the zygote's executable, read-only.
+    pub exe: Option<OwnedFd>,
 }
 
 impl Kit {
@@ -131,8 +133,13 @@ impl Asked {
     pub fn kit(self) -> Result<Kit> {
         let own = kit::maker()?;
         let (reply, fds) = self.client.answer(self.until)?;
-        let (maker, whole) = match reply {
-            Reply::Kit { maker, whole } => (maker, whole),
+        let (kinds, maker, whole, exe) = match reply {
+            Reply::Kit {
+                kinds,
+                maker,
+                whole,
+                exe,
+            } => (kinds, maker, whole, exe),
             Reply::Cold(why) => bail!("{}", why.words()),
             Reply::Refused(why) => bail!("the zygote refused: {why}"),
             _ => bail!("the zygote answered something else"),
@@ -141,11 +148,14 @@ impl Asked {
             bail!("the zygote is in another user or network namespace, or has another label");
         }
         let shape = &self.fit.shape;
-        let kinds = ORDER.iter().filter(|(kind, _)| shape.kinds & kind != 0);
+        if kinds & !shape.kinds != 0 {
+            bail!("the zygote sent namespaces that it wasn't asked for");
+        }
+        let kinds = ORDER.iter().filter(|(kind, _)| kinds & kind != 0);
         let kinds: Vec<u64> = kinds.map(|(kind, _)| *kind).collect();
         let attached = |place: &Place| whole && matches!(place, Place::BelowDev(_));
         let with = shape.trees.iter().filter(|tree| !attached(&tree.place));
-        if fds.len() != kinds.len() + with.count() {
+        if fds.len() != kinds.len() + with.count() + usize::from(exe) {
             bail!("the zygote sent {} descriptors", fds.len());
         }
         let mut fds = fds.into_iter();
@@ -166,6 +176,7 @@ impl Asked {
             namespaces,
             trees,
             dev,
+            exe: fds.next(),
         })
     }
 }

@@ -404,11 +404,15 @@ impl Daemon<'_> {
                 };
                 match kit {
                     Ok(kit) => {
+                        let exe = self.workshop.exe.as_ref();
                         let reply = Reply::Kit {
+                            kinds: kit.kinds,
+                            exe: exe.is_some(),
                             maker: self.workshop.maker.clone(),
                             whole: kit.whole,
                         };
-                        let fds: Vec<_> = kit.descriptors.iter().map(|fd| fd.as_fd()).collect();
+                        let fds = kit.descriptors.iter().chain(exe);
+                        let fds: Vec<_> = fds.map(|fd| fd.as_fd()).collect();
                         // Sent or not: it's used once.
                         return self.answer(peer, &reply, &fds).map(|()| Some(Then::Serve));
                     }

@@ -1,8 +1,8 @@
 //! A kit: what a container needs of the kernel, made ahead and kept as descriptors.
 //!
 //! It has no process. The daemon unshares, opens what came of it, and goes back; only the mount
-//! namespace needs a model to be copied from: one whose root is an empty file system, so that the
-//! host's mount table is neither copied nor ever seen.
+//! namespace needs a model to be copied from: one that is empty, so that the host's mount table is
+//! neither copied nor ever seen.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,7 +14,7 @@ use libc::{CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS};
 use super::shape::{Place, Shape, Tree};
 use super::wire::Maker;
 use crate::init;
-use crate::launch::failed;
+use crate::launch::{exe, failed};
 use crate::plan::{Dev, Node};
 use crate::sys::fs::{self, CWD};
 use crate::sys::mount::{self, Attr};
@@ -33,6 +33,8 @@ const NS: u64 = CLONE_NEWNS as u64;
 
 /// A kit.
 pub struct Kit {
+    /// CLONE_NEW* of its namespaces.
+    pub kinds: u64,
     /// What is sent: see [`ORDER`], then the trees.
     pub descriptors: Vec<OwnedFd>,
     /// The trees below /dev are attached in it.
@@ -50,8 +52,12 @@ pub struct Workshop {
     /// Our own namespaces, as [`ORDER`].
     home: Vec<OwnedFd>,
     root: OwnedFd,
-    /// The mount namespace to be copied.
-    bare: OwnedFd,
+    /// The mount namespace to be copied; `None`: none can be made here, for the host's root is the
+    /// kernel's first file system itself.
+    bare: Option<OwnedFd>,
+    /// The directory of our executable, read-only. It's given along with each kit, and closed by all
+    /// who take it: to close it last would be to wait for an RCU grace period (see `launch::exe`).
+    pub exe: Option<OwnedFd>,
     /// A mount can be attached to one that is attached nowhere itself (Linux 6.15).
     nested: bool,
     /// What those who take a kit compare with what they are.
@@ -92,6 +98,7 @@ impl Workshop {
             home,
             root: open(c"/")?,
             bare: bare()?,
+            exe: exe::directory().ok(),
             nested: crate::fault::point("kit:nested").is_ok(),
             maker: maker()?,
         })
@@ -101,13 +108,18 @@ impl Workshop {
     /// nothing that we could go on with, and the process ends.
     pub fn make(&mut self, shape: &Shape) -> Result<Kit> {
         let begun = Instant::now();
-        let made = self.parts(shape);
-        if let Err(error) = self.go_home(shape.kinds) {
+        let kinds = match self.bare {
+            Some(_) => shape.kinds,
+            None => shape.kinds & !NS,
+        };
+        let made = self.parts(shape, kinds);
+        if let Err(error) = self.go_home(kinds) {
             crate::log::Log::stderr().fail(&format!("zygote: {error:#}"));
             process::exit_now(1);
         }
         let (descriptors, whole) = made?;
         Ok(Kit {
+            kinds,
             descriptors,
             whole,
             made: Instant::now(),
@@ -131,10 +143,10 @@ impl Workshop {
         Ok(())
     }
 
-    fn parts(&mut self, shape: &Shape) -> Result<(Vec<OwnedFd>, bool)> {
-        let flat = shape.kinds & !NS;
+    fn parts(&mut self, shape: &Shape, kinds: u64) -> Result<(Vec<OwnedFd>, bool)> {
+        let flat = kinds & !NS;
         if flat & !((CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) as u64) != 0 {
-            bail!("namespaces {:#x}: not of a kit", shape.kinds);
+            bail!("namespaces {kinds:#x}: not of a kit");
         }
         let refused = |e: Errno| failed(e, "make namespaces");
         if flat != 0 {
@@ -149,20 +161,21 @@ impl Workshop {
             trees.push(make_tree(tree, shape).with_context(|| format!("mount {:?}", tree.fstype))?);
         }
         let whole = self.nested && self.assemble(shape, &trees)?;
-        if shape.kinds & NS != 0 {
-            process::setns(&self.bare, NS)
+        if let Some(bare) = self.bare.as_ref().filter(|_| kinds & NS != 0) {
+            process::setns(bare, NS)
                 .and_then(|()| process::unshare(NS))
                 .map_err(|e| failed(e, "make a mount namespace"))?;
         }
         let mut descriptors = Vec::new();
-        for (_, name) in ORDER.iter().filter(|(kind, _)| shape.kinds & kind != 0) {
+        for (_, name) in ORDER.iter().filter(|(kind, _)| kinds & kind != 0) {
             let fd = fs::open(&self.own, name, libc::O_RDONLY, 0);
             descriptors.push(fd.map_err(|e| failed(e, format_args!("open /proc/self/{name:?}")))?);
         }
         let sent = shape.trees.iter().zip(trees);
         let sent = sent.filter(|(tree, _)| !(whole && matches!(tree.place, Place::BelowDev(_))));
         descriptors.extend(sent.map(|(_, fd)| fd));
-        if descriptors.len() > socket::DESCRIPTORS {
+        // And the executable's directory.
+        if descriptors.len() >= socket::DESCRIPTORS {
             bail!("a kit of {} descriptors", descriptors.len());
         }
         Ok((descriptors, whole))
@@ -244,14 +257,14 @@ fn make_tree(tree: &Tree, shape: &Shape) -> Result<OwnedFd> {
     Ok(made)
 }
 
-/// A mount namespace with nothing in it but an empty file system, in which two directories stand:
-/// [`init::KIT_ROOTFS`] and [`init::KIT_EXE`]. A child makes it: we stay where we are.
-fn bare() -> Result<OwnedFd> {
+/// A mount namespace without any mount of the host. A child makes it: we stay where we are.
+/// `None`: the host's root can't be left, as it lies over nothing.
+fn bare() -> Result<Option<OwnedFd>> {
     let (ours, theirs) = socket::pair().map_err(|e| failed(e, "socketpair"))?;
     let (pid, pidfd) = match process::clone3(NS, None) {
         Ok(Clone::Child) => {
             drop(ours);
-            let word = match empty_root() {
+            let word = match empty() {
                 Ok(()) => 0i32,
                 Err(errno) => errno as i32,
             };
@@ -271,49 +284,25 @@ fn bare() -> Result<OwnedFd> {
     drop(ours);
     let _ = process::wait(&pidfd);
     match (told, i32::from_ne_bytes(word)) {
-        (Ok(4), 0) => opened.map_err(|e| failed(e, format_args!("open {path:?}"))),
-        (Ok(4), errno) => Err(failed(
-            Errno::from_raw(errno),
-            "make an empty mount namespace",
-        )),
+        (Ok(4), 0) => opened
+            .map(Some)
+            .map_err(|e| failed(e, format_args!("open {path:?}"))),
+        (Ok(4), errno) => match Errno::from_raw(errno) {
+            Errno::EINVAL => Ok(None),
+            errno => Err(failed(errno, "make an empty mount namespace")),
+        },
         _ => Err(anyhow!("make an empty mount namespace: its maker died")),
     }
 }
 
-/// In the child: exchanges the root for an empty one.
-fn empty_root() -> crate::sys::Result<()> {
+/// In the child: leaves only what all mount namespaces begin with, the kernel's own first file system.
+/// A container's root file system then lies over it, as it does after pivot_root(2).
+fn empty() -> crate::sys::Result<()> {
     let host = fs::open(CWD, c"/", libc::O_PATH, 0)?;
     let private = Attr {
         propagation: libc::MS_PRIVATE,
         ..Attr::default()
     };
     mount::set_attr(&host, true, private)?;
-    let context = mount::fsopen(c"tmpfs")?;
-    for (key, value) in [
-        (c"source", c"runz"),
-        (c"mode", c"0700"),
-        (c"nr_blocks", c"1"),
-        (c"nr_inodes", c"4"),
-    ] {
-        mount::fsconfig(&context, key, Some(value))?;
-    }
-    mount::fsconfig_create(&context)?;
-    let root = mount::fsmount(&context, 0)?;
-    for path in [init::KIT_ROOTFS, init::KIT_EXE] {
-        let name = CStr::from_bytes_with_nul(&path.to_bytes_with_nul()[1..]);
-        fs::mkdir(&root, name.map_err(|_| Errno::EINVAL)?, 0o700)?;
-    }
-    // Something that is there on every machine.
-    let target = fs::open(CWD, c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    mount::move_mount(&root, &target)?;
-    fs::fchdir(&root)?;
-    mount::pivot_root_here()?;
-    fs::fchdir(&host)?;
-    mount::detach(c".")?;
-    fs::chdir(c"/")?;
-    let readonly = Attr {
-        set: libc::MOUNT_ATTR_RDONLY,
-        ..Attr::default()
-    };
-    mount::set_attr(&root, false, readonly)
+    mount::detach(c"/")
 }

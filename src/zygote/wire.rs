@@ -69,13 +69,17 @@ pub enum Request {
 /// What the daemon answers.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
-    /// A kit. With it come the descriptors of the namespaces of the shape's `kinds`, in the order of
-    /// [`super::kit::ORDER`], then those of its trees.
+    /// A kit. With it come the descriptors of its namespaces in the order of [`super::kit::ORDER`],
+    /// those of its trees, and one of the directory of the executable.
     Kit {
+        /// CLONE_NEW* of its namespaces: those of the shape that can be made here.
+        kinds: u64,
         /// Who made it.
         maker: Maker,
         /// The trees below /dev are in it already, and have no descriptors.
         whole: bool,
+        /// The directory of the executable is there.
+        exe: bool,
     },
     /// There is none: go the cold way.
     Cold(Cold),
