@@ -222,6 +222,16 @@ fn candidates(program: &str, path: &str) -> Result<Vec<CString>> {
 /// `user.additionalGids`, checked, or `None` if setgroups(2) is denied.
 fn groups(user: &spec::User, setting: &Setting, host: &Host) -> Result<Option<Vec<u32>>> {
     let IdMaps { uid, gid } = setting.id_maps;
+    // To setresuid(2) and setresgid(2) it means "leave it as it is": root's.
+    const NOBODY: u32 = u32::MAX;
+    ensure!(
+        user.uid() != NOBODY,
+        "process.user.uid: cannot setuid to {NOBODY}, which is no user"
+    );
+    ensure!(
+        user.gid() != NOBODY,
+        "process.user.gid: cannot setgid to {NOBODY}, which is no group"
+    );
     if !uid.is_empty() {
         ensure!(
             ids::host_id(uid, user.uid()).is_some(),

@@ -151,6 +151,21 @@ fn user_namespaces() {
         changes.push((pointer, value));
         changes
     };
+    for maps in [&[][..], &mapped] {
+        let nobody = |pointer| {
+            let mut changes = maps.to_vec();
+            changes.push((pointer, json!(4_294_967_295u32)));
+            changes
+        };
+        refused(
+            &nobody("/process/user/uid"),
+            "process.user.uid: cannot setuid to 4294967295, which is no user",
+        );
+        refused(
+            &nobody("/process/user/gid"),
+            "process.user.gid: cannot setgid to 4294967295, which is no group",
+        );
+    }
     refused(
         &with("/process/user/uid", json!(1)),
         "process.user.uid: cannot setuid to unmapped uid 1 in user namespace",
