@@ -134,16 +134,16 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
 }
 
 /// Why a tree can't be attached: move_mount(2) says EINVAL for almost anything, also for a directory on
-/// a file, for which mount(2) says ENOTDIR, and engines look for those words.
+/// a file, for which mount(2) says ENOTDIR, and docker looks for those words (not for "is a directory").
 fn unlike(errno: Errno, tree: &OwnedFd, target: &OwnedFd) -> Fail {
     let directory = |fd: &OwnedFd| fs::fstat(fd).map(|s| fs::is_type(&s, libc::S_IFDIR));
     let (words, errno) = match (errno, directory(tree), directory(target)) {
         (Errno::EINVAL, Ok(true), Ok(false)) => (
-            &b"it is a directory, and the mount point is not"[..],
+            &b"a directory can't be mounted on a file"[..],
             Errno::ENOTDIR,
         ),
         (Errno::EINVAL, Ok(false), Ok(true)) => (
-            &b"the mount point is a directory, and it is not"[..],
+            &b"a file can't be mounted on a directory"[..],
             Errno::ENOTDIR,
         ),
         _ => (&b""[..], errno),
