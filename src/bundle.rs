@@ -136,7 +136,9 @@ pub fn parse_process(text: &[u8]) -> Result<(Process, Vec<String>)> {
 
 /// Parses into the type; `prefix` is the JSON path at which the document belongs in config.json.
 fn typed<T: DeserializeOwned>(text: &[u8], prefix: &str) -> Result<(T, Vec<String>)> {
-    if let Ok(value) = serde_json::from_slice(text) {
+    // A list would be taken for the values of the first properties.
+    let object = text.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
+    if object && let Ok(value) = serde_json::from_slice(text) {
         return Ok((value, Vec::new()));
     }
     let mut value: Value = serde_json::from_slice(text).map_err(|e| anyhow!("not JSON: {e}"))?;
@@ -482,6 +484,7 @@ mod tests {
             ("null".into(), "config.json: is not a JSON object"),
             ("7".into(), "config.json: is not a JSON object"),
             ("{}".into(), "config.json: ociVersion: is missing"),
+            (" []".into(), "config.json: is not a JSON object"),
             (
                 with("/ociVersion", json!("1.0")),
                 "config.json: ociVersion: \"1.0\" is not a semantic version",

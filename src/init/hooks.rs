@@ -4,7 +4,7 @@
 use std::ffi::{CString, c_char};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::message::{Fail, Step};
+use super::message::{Fail, NOTE, Step};
 use crate::plan::Strings;
 use crate::sys::process::{self, Clone, Exit};
 use crate::sys::{Errno, Result, fs};
@@ -54,9 +54,15 @@ pub fn run(
         };
         match process::wait_until(pidfd.as_fd(), hook.timeout).map_err(failed)? {
             Some(Exit::Code(0)) => {}
-            Some(Exit::Code(code)) => return Err(failed(Errno::UnknownErrno).at(code as u32)),
+            Some(Exit::Code(code)) => {
+                return Err(failed(Errno::UnknownErrno)
+                    .at(code as u32)
+                    .noting(&said(kind)));
+            }
             Some(Exit::Signal(n)) => {
-                return Err(failed(Errno::UnknownErrno).at(SIGNALLED + n as u32));
+                return Err(failed(Errno::UnknownErrno)
+                    .at(SIGNALLED + n as u32)
+                    .noting(&said(kind)));
             }
             None => {
                 let _ = process::pidfd_send_signal(&pidfd, libc::SIGKILL);
@@ -66,6 +72,18 @@ pub fn run(
         }
     }
     Ok(())
+}
+
+/// How a hook's last words begin: for `start`, which doesn't have the files that they went to.
+fn said(kind: &Kind) -> [u8; NOTE] {
+    let mut text = [0; NOTE];
+    for file in [kind.output.1, kind.output.0] {
+        let read = fs::rewind(file).and_then(|_| fs::read(file, &mut text));
+        if matches!(read, Ok(n) if n > 0) {
+            break;
+        }
+    }
+    text
 }
 
 fn execute(kind: &Kind, hook: &Laid, env: Option<*const *const c_char>) -> Errno {

@@ -46,8 +46,14 @@ pub fn container(fail: &Fail, plan: &Plan, hook_output: &dyn Fn() -> String) -> 
             None => said(&"error creating device nodes: /dev"),
         },
         Step::Sysctl => {
-            let key = plan.sysctls.get(i).map_or("", |s| s.key.as_str());
-            said(&format_args!("linux.sysctl.{key}: write sysctl"))
+            let Some(sysctl) = plan.sysctls.get(i) else {
+                return said(&"linux.sysctl: write sysctl");
+            };
+            let value = String::from_utf8_lossy(&sysctl.value);
+            said(&format_args!(
+                "linux.sysctl.{}: write sysctl {value:?}",
+                sysctl.key
+            ))
         }
         Step::ReadonlyPath => {
             let path = plan.readonly_paths.get(i).map(|p| text(p));
@@ -279,5 +285,8 @@ fn mount(fail: &Fail, plan: &Plan) -> String {
 
 /// A failed hook of which only the record is at hand.
 pub fn hook_alone(kind: &str, fail: &Fail) -> String {
-    hook(kind, fail, &|| "see the hook's own log".to_owned())
+    hook(kind, fail, &|| match &*fail.text() {
+        "" => "it said nothing".to_owned(),
+        words => format!("it said: {words}"),
+    })
 }

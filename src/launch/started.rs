@@ -105,7 +105,17 @@ impl Started {
             Ok(Exit::Signal(libc::SIGKILL)) => {
                 "container init was OOM-killed (memory limit too low?)".to_owned()
             }
-            Ok(Exit::Signal(n)) => format!("container init was killed by signal {n}"),
+            Ok(Exit::Signal(n)) => {
+                // Where even exit_group(2) is refused there's only one way left to end.
+                let hint = match n {
+                    libc::SIGSYS | libc::SIGSEGV => {
+                        "; does linux.seccomp forbid what is needed to start a program?"
+                    }
+                    _ => "",
+                };
+                let signal = crate::sys::signal_words(n);
+                format!("container init was killed by signal {n}: {signal}{hint}")
+            }
             Ok(Exit::Code(n)) => format!("container init exited with status {n}"),
             Err(errno) => format!("container init: {}", explain::words(errno)),
         }
@@ -129,9 +139,16 @@ impl Started {
                 other => other,
             };
             set.map_err(|e| {
+                // setrlimit(2), EPERM: for everybody, root too.
+                let hint = match (e, limit.resource as i64) {
+                    (Errno::EPERM, resource) if resource == libc::RLIMIT_NOFILE as i64 => {
+                        " (RLIMIT_NOFILE can't be above /proc/sys/fs/nr_open)"
+                    }
+                    _ => "",
+                };
                 failed(
                     e,
-                    format_args!("process.rlimits[{}]: setrlimit", limit.index),
+                    format_args!("process.rlimits[{}]: setrlimit{hint}", limit.index),
                 )
             })?;
         }

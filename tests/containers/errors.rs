@@ -308,7 +308,7 @@ const ROWS: &[Row] = &[
                 json!({"destination": "/file", "type": "tmpfs", "source": "tmpfs"}),
             )
         },
-        r#"unable to start container process: error during container init: error mounting "tmpfs" to rootfs at "/file": mounts[0]: attach (it is a directory, and the mount point is not): not a directory (ENOTDIR)"#,
+        r#"unable to start container process: error during container init: error mounting "tmpfs" to rootfs at "/file": mounts[0]: attach (a directory can't be mounted on a file): not a directory (ENOTDIR)"#,
     ),
     (
         |b| {
@@ -318,7 +318,7 @@ const ROWS: &[Row] = &[
                 json!({"destination": "/file", "type": "bind", "source": "/proc", "options": ["bind"]}),
             )
         },
-        r#"unable to start container process: error during container init: error mounting "/proc" to rootfs at "/file": mounts[0]: attach (it is a directory, and the mount point is not): not a directory (ENOTDIR)"#,
+        r#"unable to start container process: error during container init: error mounting "/proc" to rootfs at "/file": mounts[0]: attach (a directory can't be mounted on a file): not a directory (ENOTDIR)"#,
     ),
     (
         |b| {
@@ -328,7 +328,7 @@ const ROWS: &[Row] = &[
             );
             fs::create_dir(b.rootfs("tmp")).expect("mkdir");
         },
-        r#"unable to start container process: error during container init: error mounting "/dev/null" to rootfs at "/tmp": mounts[0]: attach (the mount point is a directory, and it is not): not a directory (ENOTDIR)"#,
+        r#"unable to start container process: error during container init: error mounting "/dev/null" to rootfs at "/tmp": mounts[0]: attach (a file can't be mounted on a directory): not a directory (ENOTDIR)"#,
     ),
     (
         |b| {
@@ -338,7 +338,22 @@ const ROWS: &[Row] = &[
                 json!({"destination": "/file", "type": "cgroup", "source": "cgroup"}),
             )
         },
-        r#"unable to start container process: error during container init: error mounting "cgroup" to rootfs at "/file": mounts[0]: attach (it is a directory, and the mount point is not): not a directory (ENOTDIR)"#,
+        r#"unable to start container process: error during container init: error mounting "cgroup" to rootfs at "/file": mounts[0]: attach (a directory can't be mounted on a file): not a directory (ENOTDIR)"#,
+    ),
+    (
+        |b| b.change(|s| s["process"]["user"]["uid"] = json!(u32::MAX)),
+        r#"process.user.uid: cannot setuid to 4294967295, which is no user"#,
+    ),
+    (
+        |b| {
+            let limit = json!({"type": "RLIMIT_NOFILE", "soft": 1, "hard": 1u64 << 40});
+            b.change(|s| s["process"]["rlimits"] = json!([limit]));
+        },
+        r#"unable to start container process: process.rlimits[0]: setrlimit (RLIMIT_NOFILE can't be above /proc/sys/fs/nr_open): operation not permitted (EPERM)"#,
+    ),
+    (
+        |b| b.change(|s| s["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_KILL_PROCESS"})),
+        r#"unable to start container process: container init was killed by signal 31: bad system call (SIGSYS); does linux.seccomp forbid what is needed to start a program?"#,
     ),
     (
         |b| b.change(|s| s["linux"]["sysctl"] = json!({"kernel.hostname": "x"})),
@@ -350,7 +365,7 @@ const ROWS: &[Row] = &[
     ),
     (
         |b| b.change(|s| s["linux"]["sysctl"] = json!({"kernel.shmmax": "zoo"})),
-        r#"unable to start container process: error during container init: linux.sysctl.kernel.shmmax: write sysctl: invalid argument (EINVAL)"#,
+        r#"unable to start container process: error during container init: linux.sysctl.kernel.shmmax: write sysctl "zoo": invalid argument (EINVAL)"#,
     ),
     (
         |b| {

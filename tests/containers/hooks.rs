@@ -268,18 +268,14 @@ fn failure_of_start_container(way: Way) {
     b.change(|spec| spec["hooks"]["startContainer"] = json!([bad]));
     b.create().ok();
     let said = b.start().fails();
-    assert!(
-        said.contains("error running startContainer hook #0: exit status 5"),
-        "{said}"
-    );
+    let wanted = "error running startContainer hook #0: exit status 5, it said: words";
+    assert!(said.ends_with(wanted), "{said}");
     b.wait_status("stopped");
     b.delete().ok();
     assert!(!b.rootfs("ran").exists());
     let said = b.run().fails();
-    assert!(
-        said.contains("error running startContainer hook #0: exit status 5"),
-        "{said}"
-    );
+    let wanted = "error running startContainer hook #0: exit status 5, stdout: words, stderr: ";
+    assert!(said.ends_with(wanted.trim_end()), "{said}");
     assert!(!b.rootfs("ran").exists());
 }
 
