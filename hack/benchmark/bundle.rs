@@ -25,6 +25,8 @@ pub enum Kind {
     Spec,
     /// A bundle like podman's.
     Podman,
+    /// Python with numpy, of the host's /usr.
+    Python,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl Kind {
         match self {
             Kind::Spec => "spec",
             Kind::Podman => "podman",
+            Kind::Python => "python",
         }
     }
 }
@@ -66,6 +69,22 @@ impl Home {
         for name in ["sh", "sleep", "true"] {
             symlink("busybox", root.join("bin").join(name))?;
         }
+        let python = self.dir.join("python");
+        for dir in [
+            "dev",
+            "etc/alternatives",
+            "proc",
+            "run",
+            "sys",
+            "tmp",
+            "usr",
+        ] {
+            fs::create_dir_all(python.join(dir))
+                .with_context(|| format!("create {dir} for python"))?;
+        }
+        for link in ["bin", "lib", "lib64"] {
+            symlink(format!("usr/{link}"), python.join(link))?;
+        }
         let files = self.dir.join("files");
         fs::create_dir_all(files.join("shm")).context("create the files of podman's mounts")?;
         for (name, text) in [
@@ -87,6 +106,7 @@ impl Home {
         let config = match kind {
             Kind::Spec => self.spec(args),
             Kind::Podman => self.podman(id, args)?,
+            Kind::Python => self.python(args),
         };
         let dir = self
             .dir
@@ -96,6 +116,32 @@ impl Home {
         let text = serde_json::to_vec(&config).context("print config.json")?;
         fs::write(dir.join("config.json"), text).context("write config.json")?;
         Ok(dir)
+    }
+
+    /// The cgroup of this run, below which daemons and podman's containers are.
+    pub fn cgroup(&self) -> PathBuf {
+        Path::new("/sys/fs/cgroup").join(&self.prefix)
+    }
+
+    /// The name of the pool of warm containers of a bundle.
+    pub fn pool(&self, kind: Kind) -> String {
+        format!("{}-{}", self.prefix, kind.name())
+    }
+
+    /// The spec bundle with what a program of the host's needs, to be read only.
+    fn python(&self, args: &[&str]) -> Value {
+        let mut config = self.spec(args);
+        config["root"] = json!({ "path": self.dir.join("python") });
+        if let Some(mounts) = config["mounts"].as_array_mut() {
+            mounts.push(
+                json!({ "destination": "/usr", "type": "bind", "source": "/usr",
+                "options": ["bind", "ro", "nosuid", "nodev"] }),
+            );
+            // Where Debian's libblas and liblapack are found.
+            mounts.push(json!({ "destination": "/etc/alternatives", "type": "bind",
+                "source": "/etc/alternatives", "options": ["bind", "ro"] }));
+        }
+        config
     }
 
     fn rootfs(&self) -> PathBuf {

@@ -89,6 +89,13 @@ pub struct Cell {
     pub failed: Option<String>,
 }
 
+impl Cell {
+    /// It wasn't to be measured.
+    pub fn is_absent(&self) -> bool {
+        self.samples.is_empty() && self.failed.is_none()
+    }
+}
+
 /// How much is measured.
 pub struct Effort {
     /// Rounds of each timed case on the plain host.
@@ -107,13 +114,15 @@ pub struct Effort {
 const MOUNTS: usize = 1_000;
 /// Containers that the scene `Live` adds, over all runtimes together.
 const LIVE: usize = 500;
+/// What the containers of pools run.
+pub const POOLED: [&str; 1] = ["/bin/true"];
 /// Failures after which a runtime is left out of a case.
 const PATIENCE: u32 = 3;
 /// Loops of the throughput cases.
 const LOOPS: [usize; 3] = [1, 2, 8];
 
 /// The names for `--only`.
-pub const CASES: [&str; 9] = [
+pub const CASES: [&str; 12] = [
     "create",
     "start",
     "delete",
@@ -122,6 +131,9 @@ pub const CASES: [&str; 9] = [
     "throughput",
     "memory",
     "growth",
+    "burst",
+    "costs",
+    "python",
     "seccomp",
 ];
 
@@ -157,6 +169,17 @@ impl Bench<'_> {
             if self.wants("memory") {
                 self.memory(kind)?;
             }
+        }
+        for kind in self.kinds.iter().copied() {
+            if self.wants("burst") {
+                self.burst(kind)?;
+            }
+        }
+        if self.wants("costs") && self.kinds.contains(&Kind::Podman) {
+            self.cpu_of_runs()?;
+        }
+        if self.wants("python") {
+            self.python()?;
         }
         if self.wants("growth") {
             self.growth(Scene::Mounts)?;
@@ -211,7 +234,7 @@ impl Bench<'_> {
                 .any(|case| self.wants(case))
             {
                 progress(scene, kind, "create, start, delete");
-                let lives = self.rounds(runs, |i| slots[i].life());
+                let lives = self.rounds("create", runs, |i| slots[i].life());
                 for case in ["create", "start", "delete"] {
                     if self.wants(case) {
                         let pick = |life: &crate::runtime::Life| match case {
@@ -227,7 +250,7 @@ impl Bench<'_> {
             if self.wants("run") {
                 progress(scene, kind, "run");
                 let proofs = self.prove_run(kind)?;
-                let exits = self.rounds(runs, |i| {
+                let exits = self.rounds("run", runs, |i| {
                     proofs[i].clone()?;
                     slots[i].run()
                 });
@@ -251,14 +274,24 @@ impl Bench<'_> {
 
     fn exec(&self, kind: Kind, runs: usize) -> Result<Vec<Cell>> {
         let slots = self.slots(kind, "exec", &["/bin/sleep", "100000"])?;
-        let alive: Vec<Outcome<()>> = slots.iter().map(Slot::live).collect();
-        let proofs: Vec<Outcome<()>> = slots.iter().map(Slot::prove_exec).collect();
-        let exits = self.rounds(runs, |i| {
+        let able = || self.runtimes.iter().map(|runtime| runtime.can("exec"));
+        let each = |step: fn(&Slot) -> Outcome<()>| -> Vec<Outcome<()>> {
+            let slots = slots.iter().zip(able());
+            slots
+                .map(|(slot, able)| if able { step(slot) } else { Ok(()) })
+                .collect()
+        };
+        let alive = each(Slot::live);
+        let proofs = each(Slot::prove_exec);
+        let exits = self.rounds("exec", runs, |i| {
             alive[i].clone()?;
             proofs[i].clone()?;
             slots[i].exec()
         });
-        slots.iter().for_each(Slot::remove);
+        each(|slot| {
+            slot.remove();
+            Ok(())
+        });
         Ok(exits.iter().map(|e| times(e, |exit| *exit)).collect())
     }
 
@@ -274,16 +307,19 @@ impl Bench<'_> {
                 let name = format!("{case} × {count}");
                 progress(Scene::Plain, kind, &name);
                 let step = |slot: &Slot| match case {
-                    "lifecycle" => slot.life().map(drop),
-                    _ => slot.run().map(drop),
+                    "lifecycle" => slot.relaxed_life().map(drop),
+                    _ => slot.relaxed_run().map(drop),
                 };
                 let effort = self.effort;
-                let rates = self.interleave(effort.slices, 1, |runtime| {
+                let verb = if case == "run" { "run" } else { "create" };
+                let rates = self.interleave(verb, effort.slices, 1, |runtime| {
                     if case == "run" {
                         proofs[runtime].clone()?;
                     }
                     let slots: Vec<&Slot> = loops[..count].iter().map(|l| &l[runtime]).collect();
-                    rate(&slots, effort.slice, step)
+                    // What was taken out of pools is to be there again: the rate can be kept up.
+                    let settle = || self.runtimes[runtime].settle();
+                    rate(&slots, effort.slice, step, settle)
                 });
                 let cells = rates.into_iter().map(|r| r.cell(|rate| *rate)).collect();
                 (self.emit)(row(Scene::Plain, kind, &name, Unit::PerSecond, cells));
@@ -298,7 +334,7 @@ impl Bench<'_> {
         progress(Scene::Plain, kind, "memory of create");
         let slots = self.slots(kind, "0", &["/bin/true"])?;
         let rounds = (self.effort.runs / 20).clamp(3, 10);
-        let measured = self.interleave(rounds, 1, |i| {
+        let measured = self.interleave("create", rounds, 1, |i| {
             let (exit, pid) = slots[i].create()?;
             let init = status_kib(pid, "VmHWM:").map_err(|e| format!("init's VmHWM: {e:#}"));
             let cgroup = cgroup_of(pid).and_then(|dir| {
@@ -322,22 +358,31 @@ impl Bench<'_> {
     }
 
     /// One slot per runtime, of a bundle of its own.
-    fn slots(&self, kind: Kind, suffix: &str, args: &[&str]) -> Result<Vec<Slot>> {
+    pub fn slots(&self, kind: Kind, suffix: &str, args: &[&str]) -> Result<Vec<Slot>> {
         let slot = |runtime: &Runtime| {
             let id = format!("{}-{}-{suffix}", self.home.prefix, runtime.name);
             let bundle = self.home.bundle(kind, &id, args)?;
-            Slot::new(runtime, &id, &bundle)
+            // A pool's containers have arguments already.
+            let others = if args == POOLED { &[] } else { args };
+            Slot::new(runtime, &id, &bundle, (&self.home.pool(kind), others))
         };
         self.runtimes.iter().map(slot).collect()
     }
 
-    fn rounds<T>(&self, runs: usize, step: impl FnMut(usize) -> Outcome<T>) -> Vec<Taken<T>> {
-        self.interleave(runs, self.effort.warmup, step)
+    fn rounds<T>(
+        &self,
+        case: &str,
+        runs: usize,
+        step: impl FnMut(usize) -> Outcome<T>,
+    ) -> Vec<Taken<T>> {
+        self.interleave(case, runs, self.effort.warmup, step)
     }
 
-    /// Calls `step` for every runtime in every round, the first `warmup` rounds for nothing.
-    fn interleave<T>(
+    /// Calls `step` for every runtime that can do the case in every round, the first `warmup` rounds
+    /// for nothing. Daemons make what they lack before it's the next one's turn.
+    pub fn interleave<T>(
         &self,
+        case: &str,
         runs: usize,
         warmup: usize,
         mut step: impl FnMut(usize) -> Outcome<T>,
@@ -349,10 +394,12 @@ impl Bench<'_> {
             random.shuffle(&mut order);
             for &i in &order {
                 let taken = &mut taken[i];
-                if taken.failures >= PATIENCE {
+                if taken.failures >= PATIENCE || !self.runtimes[i].can(case) {
                     continue;
                 }
-                match step(i) {
+                let done = step(i);
+                let settled = self.runtimes[i].settle();
+                match done.and_then(|sample| settled.map(|()| sample)) {
                     Ok(sample) if round >= warmup => taken.samples.push(sample),
                     Ok(_) => (),
                     Err(line) => {
@@ -382,7 +429,8 @@ impl Bench<'_> {
     /// Running containers of all runtimes that can make one, in equal shares.
     fn add_containers(&self) -> Result<Vec<Slot>> {
         eprintln!("starting {LIVE} containers");
-        let mut able: Vec<&Runtime> = self.runtimes.iter().collect();
+        let able = self.runtimes.iter().filter(|r| r.can("create"));
+        let mut able: Vec<&Runtime> = able.collect();
         let mut live = Vec::new();
         while live.len() < LIVE && !able.is_empty() {
             let at = live.len() % able.len();
@@ -390,7 +438,7 @@ impl Bench<'_> {
             let bundle = self
                 .home
                 .bundle(Kind::Spec, &id, &["/bin/sleep", "100000"])?;
-            let slot = Slot::new(able[at], &id, &bundle)?;
+            let slot = Slot::new(able[at], &id, &bundle, ("", &[]))?;
             match slot.live() {
                 Ok(()) => live.push(slot),
                 Err(line) => {
@@ -403,7 +451,8 @@ impl Bench<'_> {
     }
 }
 
-fn row(scene: Scene, bundle: Kind, case: &str, unit: Unit, cells: Vec<Cell>) -> Row {
+/// A row of the plain host, or of another.
+pub fn row(scene: Scene, bundle: Kind, case: &str, unit: Unit, cells: Vec<Cell>) -> Row {
     Row {
         scene,
         bundle,
@@ -416,8 +465,9 @@ fn row(scene: Scene, bundle: Kind, case: &str, unit: Unit, cells: Vec<Cell>) -> 
 
 /// What one runtime yielded in the rounds of one case.
 #[derive(Clone)]
-struct Taken<T> {
-    samples: Vec<T>,
+pub struct Taken<T> {
+    /// The samples of the rounds that count.
+    pub samples: Vec<T>,
     failures: u32,
     failed: Option<String>,
 }
@@ -433,7 +483,8 @@ impl<T> Default for Taken<T> {
 }
 
 impl<T> Taken<T> {
-    fn cell(&self, pick: impl Fn(&T) -> f64) -> Cell {
+    /// A number of each.
+    pub fn cell(&self, pick: impl Fn(&T) -> f64) -> Cell {
         Cell {
             samples: self.samples.iter().map(pick).collect(),
             cpu: Vec::new(),
@@ -453,11 +504,12 @@ fn times<T>(taken: &Taken<T>, pick: impl Fn(&T) -> Exit) -> Cell {
     cell
 }
 
-/// How many containers per second one loop per slot makes in `slice`.
+/// How many containers per second one loop per slot makes in `slice`, and what comes after it.
 fn rate(
     slots: &[&Slot],
     slice: Duration,
     step: impl Fn(&Slot) -> Outcome<()> + Sync,
+    after: impl Fn() -> Outcome<()>,
 ) -> Outcome<f64> {
     let begin = Instant::now();
     let one = |slot: &Slot| {
@@ -478,7 +530,9 @@ fn rate(
         let joined: Vec<Outcome<u32>> = joined.collect();
         joined.into_iter().sum()
     });
-    Ok(f64::from(made?) / begin.elapsed().as_secs_f64())
+    let made = made?;
+    after()?;
+    Ok(f64::from(made) / begin.elapsed().as_secs_f64())
 }
 
 fn status_kib(pid: i32, key: &str) -> Result<f64> {
@@ -497,6 +551,7 @@ fn cgroup_of(pid: i32) -> Result<PathBuf> {
     Ok(Path::new("/sys/fs/cgroup").join(path.context("no cgroup v2")?))
 }
 
-fn progress(scene: Scene, kind: Kind, case: &str) {
+/// Tells what is measured now.
+pub fn progress(scene: Scene, kind: Kind, case: &str) {
     eprintln!("{}, {} bundle: {case}", scene.name(), kind.name());
 }

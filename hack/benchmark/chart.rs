@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use crate::bundle::Kind;
 use crate::cases::{Row, Scene, Unit};
-use crate::report::{BASELINE, Report, View};
+use crate::report::{BASELINE, Report};
 
 const WIDTH: f64 = 960.0;
 const MARGIN: f64 = 20.0;
@@ -100,16 +100,12 @@ fn reach(report: &Report, row: &Row) -> f64 {
 
 fn legend(out: &mut String, report: &Report, y: f64) -> f64 {
     let mut x = MARGIN;
-    let Some(row) = report.rows.first() else {
-        return y;
-    };
-    let views = report.views(row);
-    for (view, colour) in views.iter().zip(colours(&views)) {
+    for (name, colour) in report.names().zip(colours(report)) {
         rect(out, x, y - 9.0, 10.0, 10.0, colour);
-        text(out, x + 15.0, y, "h", view.name);
-        x += 35.0 + 7.5 * view.name.len() as f64;
+        text(out, x + 15.0, y, "h", name);
+        x += 35.0 + 7.5 * name.len() as f64;
     }
-    if views.iter().any(|view| view.name == BASELINE) {
+    if report.index(BASELINE).is_some() {
         text(
             out,
             x,
@@ -122,14 +118,14 @@ fn legend(out: &mut String, report: &Report, y: f64) -> f64 {
 }
 
 /// A colour for each runtime, by what it is and in its order.
-fn colours(views: &[View]) -> Vec<&'static str> {
+fn colours(report: &Report) -> Vec<&'static str> {
     let (mut warm, mut cool) = (WARM.iter().cycle(), COOL.iter().cycle());
-    let colour = |view: &View| match view.name.starts_with("runz") {
+    let colour = |name: &str| match name.starts_with("runz") {
         true => warm.next(),
         false => cool.next(),
     };
-    views
-        .iter()
+    report
+        .names()
         .map(colour)
         .map(|c| c.map_or("#808080", |c| *c))
         .collect()
@@ -146,6 +142,7 @@ fn panel(
 ) -> f64 {
     let left = x + LABEL;
     let per_unit = (width - LABEL - NUMBER) / scale;
+    let colours = colours(report);
     let mut y = top;
     for row in rows {
         let views = report.views(row);
@@ -153,7 +150,8 @@ fn panel(
         let baseline = baseline.and_then(|view| view.summary).map(|s| s.p50);
         let middle = y + BAR * views.len() as f64 / 2.0 + 4.0;
         text(out, left - 8.0, middle, "r", &row.case);
-        for (view, colour) in views.iter().zip(colours(&views)) {
+        for view in &views {
+            let colour = colours.get(view.index).copied().unwrap_or("#808080");
             let Some(s) = view.summary else {
                 text(out, left + 2.0, y + BAR - 2.0, "f", "failed");
                 y += BAR;

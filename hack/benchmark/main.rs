@@ -6,14 +6,19 @@
 //! done by a child process; the parent cleans up after it, however it ended.
 
 mod bundle;
+mod burst;
 mod cases;
 mod chart;
+mod costs;
 mod noise;
 mod profile;
+mod python;
 mod report;
 mod runtime;
 mod stats;
 mod sys;
+mod targets;
+mod zygote;
 
 use std::fs;
 use std::io;
@@ -24,25 +29,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use bundle::{Home, Kind};
-use cases::{Bench, CASES, Effort};
+use cases::{Bench, CASES, Effort, POOLED};
 use noise::Mark;
 use report::Report;
-use runtime::Runtime;
-
-const NOTES: &str = "\
-Times are from spawn to exit of one command, in rounds that go over all runtimes in random order.
-lifecycle × N and run × N are the throughput of N parallel loops of create, start, delete, or of run.
-Memory: the largest resident set of the create process and of the container's init once created, \
-and the container's memory.peak where the memory controller is there.
-Ratios are of medians, with the interval of 95 of 100 resamplings.
-Example: hack/bench --peer crun=/opt/crun --peer-env crun:LD_PRELOAD=/opt/x.so --only run,create";
+use runtime::{Runtime, Way};
+use zygote::Daemon;
 
 /// Measures runz and other OCI runtimes side by side
 #[derive(Parser)]
-#[command(name = "hack/bench", max_term_width = 100, after_help = NOTES)]
+#[command(name = "hack/bench", override_help = include_str!("help.txt"))]
 struct Options {
     /// Measure another runtime; replaces one of this name found on PATH. ARGs stand before every verb
     #[arg(long, value_name = "NAME=PATH [ARG…]")]
@@ -53,8 +51,8 @@ struct Options {
     /// Leave a runtime out
     #[arg(long, value_name = "NAME")]
     without: Vec<String>,
-    /// Only these of create,start,delete,run,exec,throughput,memory,growth,seccomp; growth repeats the chosen
-    /// verbs with 1,000 extra mounts and with 500 live containers
+    /// Only these of create,start,delete,run,exec,throughput,memory,growth,burst,costs,python,seccomp; growth
+    /// repeats the chosen verbs with 1,000 extra mounts and with 500 live containers
     #[arg(long, value_delimiter = ',', value_name = "CASE,…")]
     only: Vec<String>,
     /// Only this bundle (spec or podman)
@@ -167,6 +165,7 @@ fn measure(
         fs::create_dir_all(&runtime.root).context("create a state directory")?;
         runtime.ask_version();
     }
+    serve(home, runtimes, kinds)?;
     let runs = if options.quick {
         20
     } else {
@@ -198,6 +197,7 @@ fn measure(
             "podman's pids limit is left out: no pids controller".to_string(),
         ));
     }
+    let mut served = Vec::new();
     let mark = Mark::now();
     let mut report = Report::begin(runtimes, &effort, notes);
     Bench {
@@ -209,7 +209,33 @@ fn measure(
         emit: &mut |row| report.add(row),
     }
     .measure()?;
+    for runtime in runtimes.iter_mut() {
+        if let Some(daemon) = runtime.daemon.take() {
+            served.push((runtime.name.clone(), daemon.status()?));
+            daemon.stop();
+        }
+    }
+    let costs = match only.iter().any(|case| case == "costs") {
+        true => costs::weigh(home, runtimes, kinds)?,
+        false => Vec::new(),
+    };
     report.end(mark.noise());
+    for (name, status) in &served {
+        println!("{name:12} {}", told(status));
+    }
+    if !costs.is_empty() {
+        print!("\n{}", costs::table(&costs));
+    }
+    let targets = targets::all(&report);
+    if !served.is_empty() {
+        print!("\n{}", targets::table(&targets));
+    }
+    let zygote = json!({
+        "targets": targets.iter().map(|t| json!({ "what": t.what, "least": t.least, "goal": t.goal,
+            "value": t.value, "met": t.met() })).collect::<Vec<_>>(),
+        "costs": costs,
+        "daemons": served.iter().cloned().collect::<serde_json::Map<_, _>>(),
+    });
 
     let seccomp = match &options.seccomp {
         Some(path) if only.iter().any(|case| case == "seccomp") => Some(seccomp_benchmark(path)?),
@@ -219,7 +245,7 @@ fn measure(
         println!("\nseccomp\n{seccomp:#}");
     }
     if let Some(path) = &options.json {
-        let text = format!("{:#}\n", report.json(seccomp, options.samples));
+        let text = format!("{:#}\n", report.json(seccomp, zygote, options.samples));
         fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
     }
     if let Some(path) = &options.svg {
@@ -227,6 +253,45 @@ fn measure(
             .with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Kits of a bundle that are kept ready where one container is made at a time; and whole containers.
+const KITS: usize = 8;
+
+/// Kits of a bundle at most: what the daemon's own default is.
+const POOL: usize = 64;
+
+/// Starts the daemons of those who need one, with what the bundles need.
+fn serve(home: &Home, runtimes: &mut [Runtime], kinds: &[Kind]) -> Result<()> {
+    for runtime in runtimes.iter_mut().filter(|r| r.way != Way::Cold) {
+        let daemon = Daemon::start(home, &runtime.prefix[0], &runtime.root, (KITS, POOL))?;
+        if runtime.way == Way::From {
+            for kind in kinds.iter().copied() {
+                let bundle = home.bundle(kind, &home.pool(kind), &POOLED)?;
+                daemon.provision(&home.pool(kind), &bundle, KITS, "created")?;
+            }
+            daemon.settle().map_err(anyhow::Error::msg)?;
+        }
+        runtime.daemon = Some(daemon);
+    }
+    Ok(())
+}
+
+/// What a daemon's status says in a line.
+fn told(status: &Value) -> String {
+    let sum = |key: &str| -> f64 {
+        let lists = ["pools", "warm"]
+            .iter()
+            .filter_map(|l| status[l].as_array());
+        lists.flatten().filter_map(|p| p[key].as_f64()).sum()
+    };
+    format!(
+        "daemon: {} handed over, {} made, {} requests found none ready, {:.1} MiB resident",
+        sum("hits"),
+        sum("made"),
+        sum("missesNew") + sum("missesEmpty") + sum("missesBroken"),
+        status["resident"].as_f64().unwrap_or(f64::NAN) / 1_048_576.0
+    )
 }
 
 fn wanted(only: &[String]) -> Result<Vec<String>> {
@@ -340,4 +405,26 @@ fn our_groups(dir: &Path, prefix: &str, depth: usize) -> Vec<PathBuf> {
         found.extend(our_groups(&path, prefix, depth - 1));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_help_names_every_flag_and_case() {
+        let help = include_str!("help.txt");
+        for flag in Options::command()
+            .get_arguments()
+            .filter(|a| !a.is_hide_set())
+        {
+            let long = format!("--{} ", flag.get_long().unwrap_or_default());
+            assert!(help.contains(&long), "{long}");
+        }
+        let words = help.replace([',', ';'], " ");
+        for case in CASES {
+            assert!(words.split_whitespace().any(|w| w == case), "{case}");
+        }
+    }
 }

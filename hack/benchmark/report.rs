@@ -40,6 +40,8 @@ pub struct Report {
 
 /// All that a table line or a JSON entry says of one cell.
 pub struct View<'a> {
+    /// The runtime's place among all.
+    pub index: usize,
     /// The runtime.
     pub name: &'a str,
     /// Its samples.
@@ -156,9 +158,9 @@ impl Report {
         }
     }
 
-    /// A row's cells with all that follows from them.
+    /// A row's cells, but for those that weren't to be measured, with all that follows from them.
     pub fn views<'a>(&'a self, row: &'a Row) -> Vec<View<'a>> {
-        let baseline = self.runtimes.iter().position(|(name, _)| name == BASELINE);
+        let baseline = self.index(BASELINE);
         let view = |(i, cell): (usize, &'a Cell)| {
             let name = self.runtimes[i].0.as_str();
             let summary = Summary::of(&cell.samples);
@@ -169,6 +171,7 @@ impl Report {
             let control = row.control.get(i);
             let growth = control.and_then(|c| Ratio::of(&cell.samples, &c.samples));
             View {
+                index: i,
                 name,
                 cell,
                 summary,
@@ -177,11 +180,26 @@ impl Report {
                 growth,
             }
         };
-        row.cells.iter().enumerate().map(view).collect()
+        let cells = row.cells.iter().enumerate();
+        cells
+            .filter(|(_, cell)| !cell.is_absent())
+            .map(view)
+            .collect()
     }
 
-    /// Everything as one JSON document; `seccomp` is another benchmark's, samples only if wanted.
-    pub fn json(&self, seccomp: Option<Value>, samples: bool) -> Value {
+    /// The runtimes' names, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.runtimes.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// A runtime's place among all.
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.names().position(|other| other == name)
+    }
+
+    /// Everything as one JSON document; `seccomp` is another benchmark's, `zygote` what was
+    /// learned of daemons, samples only if wanted.
+    pub fn json(&self, seccomp: Option<Value>, zygote: Value, samples: bool) -> Value {
         let rows: Vec<Value> = self
             .rows
             .iter()
@@ -206,6 +224,7 @@ impl Report {
             "runtimes": runtimes,
             "rows": rows,
             "seccomp": seccomp,
+            "zygote": zygote,
         })
     }
 

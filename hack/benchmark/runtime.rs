@@ -11,6 +11,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::sys::{self, Command, Exit, How, Stdio};
+use crate::zygote::Daemon;
+
+/// How a runtime comes by its containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It makes them when asked.
+    Cold,
+    /// Of kits that its zygote's daemon has made ahead.
+    Kit,
+    /// Its zygote's daemon has made them ahead, whole: `run --from`.
+    From,
+}
 
 /// One runtime.
 pub struct Runtime {
@@ -24,6 +36,10 @@ pub struct Runtime {
     pub version: String,
     /// Its state directory, of this run only.
     pub root: PathBuf,
+    /// How it makes containers.
+    pub way: Way,
+    /// The daemon that serves its state directory.
+    pub daemon: Option<Daemon>,
 }
 
 /// The programs that are looked for on PATH.
@@ -40,6 +56,7 @@ pub fn collect(runz: Option<&str>, given: &[String], env: &[String]) -> Result<V
     let mut list: Vec<Runtime> = Vec::new();
     if let Some(path) = runz {
         list.push(Runtime::new("runz", path));
+        list.extend(ways(path));
     }
     for name in PEERS {
         if let Some(path) = on_path(name) {
@@ -70,6 +87,34 @@ pub fn collect(runz: Option<&str>, given: &[String], env: &[String]) -> Result<V
     Ok(list)
 }
 
+/// The ways of a runz that knows them: `runz-kit`, `runz-from`.
+fn ways(path: &str) -> Vec<Runtime> {
+    let help = |args: &[&str]| -> String {
+        let output = std::process::Command::new(path).args(args).output();
+        output.map_or(String::new(), |o| {
+            String::from_utf8_lossy(&o.stdout).into_owned()
+        })
+    };
+    let way = |name: &str, way: Way| Runtime {
+        way,
+        env: vec![REQUIRE.to_string()],
+        ..Runtime::new(name, path)
+    };
+    let mut list = Vec::new();
+    if help(&["zygote", "--help"]).contains("serve") {
+        list.push(way("runz-kit", Way::Kit));
+    }
+    if help(&["run", "--help"]).contains("--from")
+        && help(&["zygote", "--help"]).contains("provision")
+    {
+        list.push(way("runz-from", Way::From));
+    }
+    list
+}
+
+/// That it fails rather than make a container the ordinary way, which would be measured instead.
+const REQUIRE: &str = "RUNZ_ZYGOTE=require";
+
 /// Names become parts of container ids and of file names.
 fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "+-_.".contains(c);
@@ -91,7 +136,40 @@ impl Runtime {
             env: Vec::new(),
             version: String::new(),
             root: PathBuf::new(),
+            way: Way::Cold,
+            daemon: None,
         }
+    }
+
+    /// Whether a case means anything for it: an exec has no use for a kit, and a whole container of a
+    /// pool is only ever run.
+    pub fn can(&self, case: &str) -> bool {
+        match self.way {
+            Way::Cold => true,
+            Way::Kit => case != "exec",
+            Way::From => case == "run",
+        }
+    }
+
+    /// The same without a daemon.
+    pub fn anew(&self) -> Runtime {
+        Runtime {
+            name: self.name.clone(),
+            prefix: self.prefix.clone(),
+            env: self.env.clone(),
+            version: self.version.clone(),
+            root: self.root.clone(),
+            way: self.way,
+            daemon: None,
+        }
+    }
+
+    /// Waits until its daemon has made what it lacks, so that the next one has the machine for himself.
+    ///
+    /// # Errors
+    /// That it doesn't, and why.
+    pub fn settle(&self) -> Outcome<()> {
+        self.daemon.as_ref().map_or(Ok(()), Daemon::settle)
     }
 
     /// Asks for the version. A runtime that can't answer keeps its place; its cells will say more.
@@ -115,6 +193,10 @@ impl Runtime {
     /// # Errors
     /// An argument with a NUL in it.
     pub fn command(&self, args: &[&str]) -> io::Result<Command> {
+        self.command_with(args, &self.env)
+    }
+
+    fn command_with(&self, args: &[&str], pairs: &[String]) -> io::Result<Command> {
         let root = self.root.to_string_lossy();
         let mut argv: Vec<CString> = Vec::new();
         for arg in &self.prefix {
@@ -126,7 +208,7 @@ impl Runtime {
         let mut env = vec![sys::text(
             "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         )?];
-        for pair in &self.env {
+        for pair in pairs {
             env.push(sys::text(pair)?);
         }
         Ok(Command { argv, env })
@@ -144,6 +226,9 @@ pub struct Slot {
     delete: Command,
     force: Command,
     run: Command,
+    /// The same where a zygote that has nothing left is no failure.
+    create_relaxed: Command,
+    run_relaxed: Command,
 }
 
 /// A program that shows by its exit code that it ran.
@@ -163,13 +248,30 @@ pub struct Life {
 pub type Outcome<T> = std::result::Result<T, String>;
 
 impl Slot {
-    /// Prepares the container `id` of `bundle` for `runtime`.
+    /// Prepares the container `id` of `bundle` for `runtime`. One that takes whole containers from
+    /// pools takes it `from` this pool, to run these arguments if there are any.
     ///
     /// # Errors
     /// What the streams or the command lines failed on.
-    pub fn new(runtime: &Runtime, id: &str, bundle: &Path) -> Result<Slot> {
+    pub fn new(
+        runtime: &Runtime,
+        id: &str,
+        bundle: &Path,
+        (pool, args): (&str, &[&str]),
+    ) -> Result<Slot> {
         let pid_file = bundle.join(format!("{id}.pid"));
         let (dir, file) = (bundle.to_string_lossy(), pid_file.to_string_lossy());
+        let run = match runtime.way {
+            Way::From => [&["run", "--from", pool, id], args].concat(),
+            _ => vec!["run", "--bundle", &dir, id],
+        };
+        // Its daemon needs not be there for every loop at every moment, nor would a user's.
+        let relaxed: Vec<String> = runtime
+            .env
+            .iter()
+            .filter(|e| *e != REQUIRE)
+            .cloned()
+            .collect();
         Ok(Slot {
             stdio: Stdio::new().context("open the standard streams")?,
             create: runtime.command(&["create", "--bundle", &dir, "--pid-file", &file, id])?,
@@ -178,7 +280,12 @@ impl Slot {
             exec_proof: runtime.command(&["exec", id, "/bin/sh", "-c", "exit 42"])?,
             delete: runtime.command(&["delete", id])?,
             force: runtime.command(&["delete", "--force", id])?,
-            run: runtime.command(&["run", "--bundle", &dir, id])?,
+            create_relaxed: runtime.command_with(
+                &["create", "--bundle", &dir, "--pid-file", &file, id],
+                &relaxed,
+            )?,
+            run_relaxed: runtime.command_with(&run, &relaxed)?,
+            run: runtime.command(&run)?,
             pid_file,
         })
     }
@@ -188,8 +295,20 @@ impl Slot {
     /// # Errors
     /// The failed verb and its last line; the container is then gone.
     pub fn life(&self) -> Outcome<Life> {
+        self.life_by(&self.create)
+    }
+
+    /// The same; where a zygote has nothing left, the ordinary way.
+    ///
+    /// # Errors
+    /// As [`Slot::life`].
+    pub fn relaxed_life(&self) -> Outcome<Life> {
+        self.life_by(&self.create_relaxed)
+    }
+
+    fn life_by(&self, create: &Command) -> Outcome<Life> {
         let life = || {
-            let create = self.step("create", &self.create, How::Spawn)?;
+            let create = self.step("create", create, How::Spawn)?;
             let pid = self.pid()?;
             let start = self.step("start", &self.start, How::Spawn)?;
             sys::wait(pid).map_err(|e| format!("wait for init: {e}"))?;
@@ -212,6 +331,25 @@ impl Slot {
     pub fn run(&self) -> Outcome<Exit> {
         self.step("run", &self.run, How::Spawn)
             .inspect_err(|_| self.remove())
+    }
+
+    /// The same; where a zygote has nothing left, the ordinary way.
+    ///
+    /// # Errors
+    /// As [`Slot::run`].
+    pub fn relaxed_run(&self) -> Outcome<Exit> {
+        self.step("run", &self.run_relaxed, How::Spawn)
+            .inspect_err(|_| self.remove())
+    }
+
+    /// What `create` is, to be done by somebody else.
+    pub fn create_command(&self) -> &Command {
+        &self.create
+    }
+
+    /// What `run` is, to be done by somebody else.
+    pub fn run_command(&self) -> &Command {
+        &self.run
     }
 
     /// `exec` of /bin/true in the running container.

@@ -62,17 +62,13 @@ impl Stdio {
     /// The errno of open(2), memfd_create(2) or fcntl(2).
     pub fn new() -> io::Result<Stdio> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
-        // SAFETY: the name is a C string literal; the result is checked below.
-        let fd = unsafe { libc::memfd_create(c"stderr".as_ptr(), libc::MFD_CLOEXEC) };
-        check(fd)?;
-        // SAFETY: memfd_create just returned this fd and nothing else owns it.
-        let errors = unsafe { File::from_raw_fd(fd) };
+        let errors = memfd()?;
         // Several processes write to it at a time: each at its end.
         // SAFETY: F_SETFL takes an int and touches no memory.
-        check(unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_APPEND) })?;
+        check(unsafe { libc::fcntl(errors.as_raw_fd(), libc::F_SETFL, libc::O_APPEND) })?;
         Ok(Stdio {
             null: null.into(),
-            errors,
+            errors: errors.into(),
         })
     }
 
@@ -97,21 +93,93 @@ impl Stdio {
         let env = pointers(&command.env);
         let start = now_ns();
         let pid = match how {
-            How::Spawn => self.spawn(&argv, &env)?,
-            How::Fork => self.fork(&argv, &env)?,
+            How::Spawn => self.spawn(&argv, &env, &self.null, &self.null)?,
+            How::Fork => self.fork(&argv, &env, None)?,
         };
         let (status, usage) = wait(pid)?;
-        let wall_ns = now_ns() - start;
-        let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
-        Ok(Exit {
-            wall_ns,
-            cpu_us: micros(usage.ru_utime) + micros(usage.ru_stime),
-            maxrss_kib: usage.ru_maxrss as u64,
-            status,
-        })
+        Ok(exit(now_ns() - start, status, &usage))
     }
 
-    fn spawn(&self, argv: &[*mut libc::c_char], env: &[*mut libc::c_char]) -> io::Result<i32> {
+    /// Runs commands that all begin at once: each waits behind a gate, and execs when it opens. Their
+    /// times are from that moment on.
+    ///
+    /// # Errors
+    /// The errno of a fork or a wait. Children that were made are killed by the caller's cleaning up.
+    pub fn burst(&self, commands: &[&Command]) -> io::Result<Vec<Exit>> {
+        self.errors.set_len(0)?;
+        let (gate, opener) = pipe()?;
+        let mut waiting = Vec::new();
+        for command in commands {
+            let (argv, env) = (pointers(&command.argv), pointers(&command.env));
+            let pid = self.fork(&argv, &env, Some((&gate, &opener)))?;
+            waiting.push((pid, pidfd_open(pid)?));
+        }
+        // Until the last of them stands there.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let start = now_ns();
+        drop(opener);
+        let mut exits = Vec::new();
+        while !waiting.is_empty() {
+            let mut polled: Vec<libc::pollfd> =
+                waiting.iter().map(|(_, fd)| readable(fd)).collect();
+            // SAFETY: as many pollfds as the count says.
+            let ready =
+                unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, LIMIT_MS) };
+            let now = now_ns();
+            if check(ready)? == 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "no exit within 60 s",
+                ));
+            }
+            let mut flags = polled.iter().map(|fd| fd.revents != 0);
+            let (ended, left) = waiting
+                .into_iter()
+                .partition(|_| flags.next() == Some(true));
+            waiting = left;
+            let ended: Vec<(i32, OwnedFd)> = ended;
+            for (pid, _) in ended {
+                let (status, usage) = wait(pid)?;
+                exits.push(exit(now - start, status, &usage));
+            }
+        }
+        Ok(exits)
+    }
+
+    /// Runs a command that reads `input`, to the first byte that it writes, and then to its end. The
+    /// nanoseconds up to that byte, and its wait status.
+    ///
+    /// # Errors
+    /// The errno of the spawn or the wait; `TimedOut` after a minute without a byte or an end.
+    pub fn first_output(&self, command: &Command, input: &File) -> io::Result<(u64, i32)> {
+        self.errors.set_len(0)?;
+        let (output, theirs) = pipe()?;
+        let (argv, env) = (pointers(&command.argv), pointers(&command.env));
+        let start = now_ns();
+        let pid = self.spawn(&argv, &env, input, &theirs)?;
+        drop(theirs);
+        let mut polled = readable(&output);
+        // SAFETY: one pollfd, as the count says.
+        check(unsafe { libc::poll(&mut polled, 1, LIMIT_MS) })?;
+        let first = now_ns() - start;
+        let wrote = polled.revents & libc::POLLIN != 0;
+        io::copy(&mut File::from(output), &mut io::sink())?;
+        let (status, _) = wait(pid)?;
+        match wrote {
+            true => Ok((first, status)),
+            false => Err(io::Error::other(format!(
+                "no output, wait status {status:#x}"
+            ))),
+        }
+    }
+
+    fn spawn(
+        &self,
+        argv: &[*mut libc::c_char],
+        env: &[*mut libc::c_char],
+        input: &impl AsRawFd,
+        output: &impl AsRawFd,
+    ) -> io::Result<i32> {
         let mut pid = 0;
         let mut actions = MaybeUninit::uninit();
         let mut attr = MaybeUninit::uninit();
@@ -120,8 +188,8 @@ impl Stdio {
         let error = unsafe {
             libc::posix_spawn_file_actions_init(actions.as_mut_ptr());
             libc::posix_spawnattr_init(attr.as_mut_ptr());
-            let (null, errors) = (self.null.as_raw_fd(), self.errors.as_raw_fd());
-            for (from, to) in [(null, 0), (null, 1), (errors, 2)] {
+            let (input, output) = (input.as_raw_fd(), output.as_raw_fd());
+            for (from, to) in [(input, 0), (output, 1), (self.errors.as_raw_fd(), 2)] {
                 libc::posix_spawn_file_actions_adddup2(actions.as_mut_ptr(), from, to);
             }
             let mut all = MaybeUninit::uninit();
@@ -150,11 +218,24 @@ impl Stdio {
         }
     }
 
-    fn fork(&self, argv: &[*mut libc::c_char], env: &[*mut libc::c_char]) -> io::Result<i32> {
-        // SAFETY: the child calls only async-signal-safe functions, on memory made before the fork.
+    /// `gate`: a pipe's two ends. The child waits until nobody has the second one any more.
+    fn fork(
+        &self,
+        argv: &[*mut libc::c_char],
+        env: &[*mut libc::c_char],
+        gate: Option<(&OwnedFd, &OwnedFd)>,
+    ) -> io::Result<i32> {
+        // SAFETY: the child calls only async-signal-safe functions, on memory made before the fork;
+        // the descriptor that it closes is its own copy, which it never uses.
         unsafe {
             let pid = check(libc::fork())?;
             if pid == 0 {
+                if let Some((gate, opener)) = gate {
+                    libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+                    libc::close(opener.as_raw_fd());
+                    let mut byte = 0u8;
+                    libc::read(gate.as_raw_fd(), (&raw mut byte).cast(), 1);
+                }
                 libc::dup2(self.null.as_raw_fd(), 0);
                 libc::dup2(self.null.as_raw_fd(), 1);
                 libc::dup2(self.errors.as_raw_fd(), 2);
@@ -166,6 +247,18 @@ impl Stdio {
     }
 }
 
+/// A file without a name.
+///
+/// # Errors
+/// The errno of memfd_create(2).
+pub fn memfd() -> io::Result<OwnedFd> {
+    // SAFETY: the name is a C string literal; the result is checked below.
+    let fd = unsafe { libc::memfd_create(c"bench".as_ptr(), libc::MFD_CLOEXEC) };
+    check(fd)?;
+    // SAFETY: memfd_create just returned this fd and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// A null-terminated array of pointers to `strings`, which must outlive it.
 fn pointers(strings: &[CString]) -> Vec<*mut libc::c_char> {
     let mut list: Vec<_> = strings.iter().map(|s| s.as_ptr().cast_mut()).collect();
@@ -173,21 +266,49 @@ fn pointers(strings: &[CString]) -> Vec<*mut libc::c_char> {
     list
 }
 
+fn exit(wall_ns: u64, status: i32, usage: &libc::rusage) -> Exit {
+    let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
+    Exit {
+        wall_ns,
+        cpu_us: micros(usage.ru_utime) + micros(usage.ru_stime),
+        maxrss_kib: usage.ru_maxrss as u64,
+        status,
+    }
+}
+
+/// A pipe's reading and writing end, both close-on-exec.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: the pointer is to two integers; both descriptors are new and nobody else's.
+    unsafe {
+        check(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC))?;
+        Ok((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])))
+    }
+}
+
+fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers; the result is checked.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as i32;
+    check(fd)?;
+    // SAFETY: pidfd_open just returned this fd and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn readable(fd: &impl AsRawFd) -> libc::pollfd {
+    libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    }
+}
+
 /// Waits for one child of this process, at most a minute.
 ///
 /// # Errors
 /// `TimedOut` after a minute, the child then being killed and reaped; else the errno of wait4(2).
 pub fn wait(pid: i32) -> io::Result<(i32, libc::rusage)> {
-    // SAFETY: pidfd_open takes two integers; the result is checked.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as i32;
-    check(fd)?;
-    // SAFETY: pidfd_open just returned this fd and nothing else owns it.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut poll = libc::pollfd {
-        fd: pidfd.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
+    let pidfd = pidfd_open(pid)?;
+    let mut poll = readable(&pidfd);
     // SAFETY: one pollfd, as the count says.
     let ready = unsafe { libc::poll(&mut poll, 1, LIMIT_MS) };
     if ready == 0 {
@@ -312,6 +433,17 @@ pub fn own_cpu_seconds() -> f64 {
         seconds(usage.ru_utime) + seconds(usage.ru_stime)
     };
     of(libc::RUSAGE_SELF) + of(libc::RUSAGE_CHILDREN)
+}
+
+/// CPU microseconds of this process alone.
+pub fn self_cpu_us() -> u64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: zeroed is a valid rusage, and getrusage fills it.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    exit(0, 0, &usage).cpu_us
 }
 
 /// The unit of /proc/stat.
