@@ -96,9 +96,8 @@ pub fn make(
         notify: reports.then(|| state_directory.join("notify")),
         rootless: c.rootless,
     };
-    let zygote = connect(c)?;
-    // Only where a zygote answers: nobody else writes there.
-    let plans = zygote.as_ref().map(|_| zygote::plans(&c.root.path));
+    // A zygote has written them, be it there or not.
+    let plans = (c.zygote != Prepared::Off).then(|| zygote::plans(&c.root.path));
     let mut host = host::Host::look(c.in_user_namespace, false);
     let plans = plans.filter(|_| changes.is_none());
     let look = |dir: &PathBuf| plans::look(dir, &config, &plan_options, &mut host);
@@ -139,7 +138,7 @@ pub fn make(
     check_rootfs(plan)?;
 
     c.trace.begin("ask for a kit");
-    let asked = match zygote {
+    let asked = match connect(c)? {
         Some(client) => ask(c, client, plan, seen, &plan_options)?,
         None => None,
     };

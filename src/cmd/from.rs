@@ -18,7 +18,7 @@ use crate::sys::{fs, socket};
 use crate::zygote::caller::Caller;
 use crate::zygote::client::{self, PATIENCE};
 use crate::zygote::warm::{self, Answer, Order, Provision};
-use crate::zygote::wire::{Reply, Request};
+use crate::zygote::wire::{self, Reply, Request};
 use crate::{fault, hooks, log};
 
 /// How long its keeper may take to prepare a container that was promised.
@@ -156,7 +156,7 @@ fn promised(c: &Context, options: &cli::Run, asked: &Asked, caller: Caller) -> R
         .map_err(|e| failed(e, "open /dev/null"))?;
     let streams = [0, 1, 2].map(|n| fs::inherited(n).unwrap_or(null.as_fd()));
     warm::send(client.fd(), &order, &streams)?;
-    match client.answer(Instant::now() + PATIENCE)?.0 {
+    match client.answer(Instant::now() + PATIENCE, wire::MOST)?.0 {
         Reply::Done => {}
         Reply::Refused(why) => bail!("{why}"),
         _ => bail!("the zygote answered something else"),

@@ -72,8 +72,8 @@ impl Client {
         self.ask(&Request::Seen { seen, options })
     }
 
-    /// What is answered, until `deadline`; and the descriptors that come with it.
-    pub fn answer(&self, deadline: Instant) -> Result<(Reply, Vec<OwnedFd>)> {
+    /// What is answered, until `deadline`, in at most `room` bytes; and the descriptors that come with it.
+    pub fn answer(&self, deadline: Instant, room: usize) -> Result<(Reply, Vec<OwnedFd>)> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let left = PollTimeout::try_from(left + Duration::from_micros(999))
@@ -86,7 +86,7 @@ impl Client {
                 Err(errno) => return Err(failed(errno, "wait for the zygote")),
             }
         }
-        let mut bytes = vec![0; wire::MOST];
+        let mut bytes = vec![0; room];
         let mut fds: [Option<OwnedFd>; socket::DESCRIPTORS] = [const { None }; _];
         let n = socket::receive_many(&self.socket, &mut bytes, &mut fds)
             .map_err(|e| failed(e, "hear from the zygote"))?;
@@ -132,7 +132,7 @@ impl Asked {
     /// The kit; why there is none, otherwise.
     pub fn kit(self) -> Result<Kit> {
         let own = kit::maker()?;
-        let (reply, fds) = self.client.answer(self.until)?;
+        let (reply, fds) = self.client.answer(self.until, 4 << 10)?;
         let (kinds, maker, whole, exe) = match reply {
             Reply::Kit {
                 kinds,

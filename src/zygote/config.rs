@@ -29,7 +29,7 @@ pub struct Config {
     /// How many kits are made a second at most.
     pub rate: u32,
     /// How long no request may come before a kit is made, in milliseconds: those who ask have the CPUs
-    /// first. Not waited for when a pool is empty.
+    /// first. Not waited for when less than a quarter of a pool is left.
     pub quiet: u64,
     /// After how many seconds a kit is too old, since the host's settings that it was made with may
     /// have changed.
@@ -45,7 +45,7 @@ impl Default for Config {
             shapes: 16,
             memory: 64,
             rate: 500,
-            quiet: 2,
+            quiet: 10,
             age: 600,
         }
     }

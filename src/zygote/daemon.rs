@@ -302,8 +302,8 @@ impl Daemon<'_> {
     fn serve(&mut self, source: Source) -> Then {
         match source {
             Source::Signals => return self.signal(),
-            Source::Requests => self.accept(source),
-            Source::Metrics => self.accept(source),
+            Source::Requests => return self.accept(source),
+            Source::Metrics => return self.accept(source),
             Source::Keepers => self.parking.hear(),
             Source::Peer(token) => {
                 let Some(peer) = self.peers.remove(&token) else {
@@ -358,13 +358,15 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    fn accept(&mut self, source: Source) {
+    fn accept(&mut self, source: Source) -> Then {
         loop {
             let (accepted, kind): (_, fn(OwnedFd) -> Peer) = match source {
                 Source::Metrics => (socket::accept(&self.metrics), Peer::Scrapes),
                 _ => (socket::accept(&self.requests), Peer::Asks),
             };
-            let Ok(fd) = accepted else { return };
+            let Ok(fd) = accepted else {
+                return Then::Serve;
+            };
             // Closed at once when there is no room, or it isn't one of ours.
             let own = cred::effective_ids().0;
             let allowed = socket::peer_uid(&fd).is_ok_and(|uid| uid == own);
@@ -376,8 +378,13 @@ impl Daemon<'_> {
             }
             let token = self.next_peer;
             self.next_peer += 1;
-            if self.watch(fd.as_fd(), Source::Peer(token)).is_ok() {
-                self.peers.insert(token, kind(fd));
+            if self.watch(fd.as_fd(), Source::Peer(token)).is_err() {
+                continue;
+            }
+            self.peers.insert(token, kind(fd));
+            // What is asked for comes with the connection.
+            if source == Source::Requests && self.serve(Source::Peer(token)) == Then::Stop {
+                return Then::Stop;
             }
         }
     }

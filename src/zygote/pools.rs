@@ -98,8 +98,8 @@ impl Pools {
             let mut at = pool.asked;
             if let Some((_, again)) = &pool.error {
                 at = *again;
-            } else if !pool.kits.is_empty() {
-                // Those who ask have the CPUs first.
+            } else if pool.kits.len() * 4 >= pool.target {
+                // Those who ask have the CPUs first, as long as it isn't they who will have to wait.
                 at = self.last_request.unwrap_or(at) + Duration::from_millis(config.quiet);
             }
             if let Some(last) = self.recent.back() {
