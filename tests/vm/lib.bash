@@ -13,6 +13,9 @@ chmod 711 "$tmp"; cd "$tmp" || exit 1
 root=/run/runz-test
 count=0 failed=0
 id=""
+# What is typed at the terminals that `script` makes: nothing, but never an end either.
+mkfifo "$tmp/keyboard"
+exec 3<>"$tmp/keyboard"
 
 runz() { "$RUNZ" --root "$root" "$@"; }
 
