@@ -155,12 +155,14 @@ fn promised(c: &Context, options: &cli::Run, asked: &Asked, caller: Caller) -> R
     let null = fs::open(fs::CWD, c"/dev/null", libc::O_RDWR, 0)
         .map_err(|e| failed(e, "open /dev/null"))?;
     let streams = [0, 1, 2].map(|n| fs::inherited(n).unwrap_or(null.as_fd()));
-    warm::send(client.fd(), &order, &streams)?;
+    let sent = warm::send(client.fd(), &order, &streams);
+    // Where that failed he has hung up already, and this says why.
     match client.answer(Instant::now() + PATIENCE, wire::MOST)?.0 {
         Reply::Done => {}
         Reply::Refused(why) => bail!("{why}"),
         _ => bail!("the zygote answered something else"),
     }
+    sent?;
     let connection = client.into_fd();
     c.trace.begin("wait for its keeper");
     let deadline = Some(Instant::now() + PREPARE_WAIT);
@@ -188,21 +190,22 @@ impl Warm {
         let (container, record, console) = match begun {
             Ok(begun) => begun,
             Err(error) => {
-                self.abandon();
+                self.abandon(c, &options.create.id);
                 return Err(error.context("unable to start container process"));
             }
         };
         c.trace.begin("poststart");
         let state = record.spec_state("running", self.pid);
         let bundle = Path::new(&record.runz.bundle);
-        if let Err(error) = hooks::run("poststart", &record.runz.poststart, &state, bundle) {
+        let told = hooks::run("poststart", &record.runz.poststart, &state, bundle)
+            .and_then(|()| fault::point("from:running"));
+        if let Err(error) = told {
             self.kill();
             if let Err(left) = delete::destroy(c, &container, &record) {
                 c.log.warn(log::sentence(&left));
             }
             return Err(error.context("unable to start container process"));
         }
-        fault::point("from:running")?;
         c.log.release();
         let Some(signals) = signals else {
             return Ok(0);
@@ -280,10 +283,18 @@ impl Warm {
         let _ = process::wait_gone(self.pidfd.as_fd(), PREPARE_WAIT);
     }
 
-    /// Gives it up. Its keeper removes it; that is waited for.
-    fn abandon(&self) {
+    /// Gives it up. Its keeper removes it, which is waited for; unless it's him who has died.
+    fn abandon(&self, c: &Context, id: &str) {
         let _ = socket::say_no_more(&self.connection);
         let deadline = Instant::now() + PREPARE_WAIT;
         while let Ok(Some(_)) = warm::receive::<Answer>(&self.connection, Some(deadline)) {}
+        if let Ok((container, record)) = store::open(&c.root, id)
+            && record.init_process_pid == self.pid
+        {
+            self.kill();
+            if let Err(left) = delete::destroy(c, &container, &record) {
+                c.log.warn(log::sentence(&left));
+            }
+        }
     }
 }

@@ -217,7 +217,7 @@ pub fn signal_set(bits: u64) -> libc::sigset_t {
     }
 }
 
-/// Ignores a signal, over execve(2) too. The C library's own two (32 and 33) can't be.
+/// Ignores a signal, over execve(2) too.
 pub fn ignore(signal: i32) -> Result<()> {
     disposition(signal, libc::SIG_IGN)
 }
@@ -230,17 +230,15 @@ pub fn default_signals() {
 }
 
 fn disposition(signal: i32, what: libc::sighandler_t) -> Result<()> {
-    // SAFETY: sigaction is plain data; neither of the two dispositions is a handler.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = what;
-        check_int(libc::sigaction(
-            signal,
-            &raw const action,
-            std::ptr::null_mut(),
-        ))
+    // The kernel's own struct: handler, flags, restorer, mask. The C library refuses signals 32 and 33,
+    // which a caller may well ignore.
+    let action = [what as u64, 0, 0, 0];
+    let size = size_of::<u64>();
+    let old = std::ptr::null_mut::<u64>();
+    // SAFETY: `action` outlives the call; neither of the two dispositions is a handler, so that the
+    // restorer isn't needed.
+    check(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), old, size) })
         .map(drop)
-    }
 }
 
 /// A descriptor from which blocked signals are read (signalfd(2)).

@@ -344,6 +344,7 @@ impl Daemon<'_> {
                 libc::SIGCHLD => {
                     while let Ok(Some(pid)) = process::ended_child() {
                         process::reap(pid);
+                        self.parking.reaped(pid);
                     }
                 }
                 _ => {}

@@ -56,6 +56,8 @@ pub struct Parking<'a> {
     open_files: (u64, u64),
     epoll: Epoll,
     pools: Vec<Pool>,
+    /// Keepers that have a caller, and the directories that they are to leave.
+    handed: Vec<(i32, String)>,
     next: u64,
     looked: Instant,
 }
@@ -63,6 +65,7 @@ pub struct Parking<'a> {
 /// The keeper of one container.
 struct Keeper {
     token: u64,
+    pid: i32,
     socket: OwnedFd,
     directory: String,
     /// The pool's generation when it began.
@@ -217,6 +220,7 @@ impl<'a> Parking<'a> {
             open_files,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed(e, "epoll"))?,
             pools: Vec::new(),
+            handed: Vec::new(),
             next: 0,
             looked: Instant::now(),
         };
@@ -278,10 +282,23 @@ impl<'a> Parking<'a> {
         }
     }
 
-    /// Does something in a clone of this process.
-    fn clone(&self, work: Work) -> Result<()> {
-        if let Clone::Parent { .. } = process::clone3(0, None).map_err(|e| failed(e, "clone3"))? {
-            return Ok(());
+    /// A child has ended. If it was the keeper of a container on its way to its caller, and that is
+    /// still where it was made, it was killed.
+    pub fn reaped(&mut self, pid: i32) {
+        let Some(at) = self.handed.iter().position(|(its, _)| *its == pid) else {
+            return;
+        };
+        let (_, directory) = self.handed.swap_remove(at);
+        if self.directory.join("warm").join(&directory).exists() {
+            self.remove(&[directory]);
+        }
+    }
+
+    /// Does something in a clone of this process; its pid.
+    fn clone(&self, work: Work) -> Result<i32> {
+        let cloned = process::clone3(0, None).map_err(|e| failed(e, "clone3"))?;
+        if let Clone::Parent { pid, .. } = cloned {
+            return Ok(pid);
         }
         let (own, keep) = match &work {
             Work::Keep { daemon, .. } => ("runz:keeper", daemon.as_raw_fd()),
@@ -380,6 +397,7 @@ impl<'a> Parking<'a> {
         while let Some(keeper) = pool.parked.pop_front() {
             if socket::send(&keeper.socket, &[0], Some(peer.as_fd())).is_ok() {
                 pool.seen.hits += 1;
+                self.handed.push((keeper.pid, keeper.directory));
                 return self.remove(&left);
             }
             // It has died; what it left is removed.
@@ -440,7 +458,7 @@ impl<'a> Parking<'a> {
         self.epoll
             .add(&ours, event)
             .map_err(|e| failed(e, "EPOLL_CTL_ADD"))?;
-        self.clone(Work::Keep {
+        let pid = self.clone(Work::Keep {
             provision: &pool.provision,
             directory: &directory,
             daemon: its,
@@ -448,6 +466,7 @@ impl<'a> Parking<'a> {
         let generation = pool.generation;
         self.pools[at].making = Some(Keeper {
             token,
+            pid,
             socket: ours,
             directory,
             generation,

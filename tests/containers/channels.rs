@@ -291,7 +291,7 @@ fn with_terminal(b: Bundle) -> Bundle {
 }
 
 /// Accepts one connection and takes what is sent.
-fn take(listener: &UnixListener) -> (Vec<u8>, OwnedFd) {
+pub fn take(listener: &UnixListener) -> (Vec<u8>, OwnedFd) {
     listener.set_nonblocking(true).expect("set O_NONBLOCK");
     let stream = wait_for("a connection", || listener.accept().ok()).0;
     stream.set_nonblocking(false).expect("clear O_NONBLOCK");
@@ -301,7 +301,7 @@ fn take(listener: &UnixListener) -> (Vec<u8>, OwnedFd) {
 }
 
 /// Reads a terminal's master until `end`.
-fn read_until(master: &mut File, end: &str) -> String {
+pub fn read_until(master: &mut File, end: &str) -> String {
     let mut all = String::new();
     while !all.contains(end) {
         let mut data = [0; 512];
@@ -428,7 +428,7 @@ fn pidfd_socket_of_exec(way: Way) {
 }
 
 /// A terminal of our own, for the runtime to be called on.
-fn our_terminal() -> (File, [Stdio; 3]) {
+pub fn our_terminal() -> (File, [Stdio; 3]) {
     let size = nix::pty::Winsize {
         ws_row: 24,
         ws_col: 99,

@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::harness::runner::Tests;
 use crate::harness::{Bundle, Call, Way, wait_for};
 use crate::tests;
+use crate::warm::deaths;
 
 pub const TESTS: Tests = tests![
     killed_in_create,
@@ -417,7 +418,8 @@ fn half_made_container_spares_others(way: Way) {
 }
 
 fn every_point_is_tested(_: Way) {
-    let mut tested: BTreeSet<String> = [BEFORE, AFTER, CREATE, RUN, START, DELETE, EXEC]
+    let warm = [deaths::CALLER, deaths::CALLER_LATE, deaths::KEEPER].concat();
+    let mut tested: BTreeSet<String> = [BEFORE, AFTER, CREATE, RUN, START, DELETE, EXEC, &warm]
         .concat()
         .into_iter()
         .map(str::to_owned)
@@ -442,7 +444,7 @@ fn every_point_is_tested(_: Way) {
     assert_eq!(points, tested);
     let mut known: BTreeSet<String> = STEPS.iter().map(|(n, _)| (*n).to_owned()).collect();
     known.extend(ENTRY_STEPS.iter().map(|n| (*n).to_owned()));
-    // Only with a terminal; with a user namespace; and when no test can observe it any more.
-    known.extend(["Console", "Loopback", "Exec"].map(str::to_owned));
+    // Only with a terminal; with a user namespace; in a warm container; and when no test can observe it any more.
+    known.extend(["Console", "Loopback", "Exec", "Parked"].map(str::to_owned));
     assert_eq!(steps, known);
 }

@@ -19,9 +19,45 @@ pub fn play() -> Option<std::process::ExitCode> {
     let (name, argument) = role.split_once(' ').unwrap_or((&role, ""));
     match name {
         "overwrite" => overwrite(argument),
+        "answer" => answer_lines(),
         other => panic!("no role {other:?}"),
     }
     Some(std::process::ExitCode::SUCCESS)
+}
+
+/// A program that is slow to start, and then answers: says READY=1 after it has printed a line on stdout
+/// and one on stderr. Answers each line with itself and the host's name; `random` with a random number;
+/// `exit N` ends it with that.
+fn answer_lines() {
+    println!("warming up");
+    eprintln!("on stderr");
+    let first = random();
+    if let Some(path) = std::env::var_os("NOTIFY_SOCKET") {
+        let socket = std::os::unix::net::UnixDatagram::unbound().expect("socket");
+        socket.send_to(b"READY=1", path).expect("say so");
+    }
+    for line in std::io::stdin().lines() {
+        let line = line.expect("a line");
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("hostname");
+        if let Some(code) = line.strip_prefix("exit ") {
+            std::process::exit(code.parse().expect("a number"));
+        }
+        match line.as_str() {
+            "random" => println!("random {first}\nrandom {}", random()),
+            line => print!("{line} {host}"),
+        }
+        std::io::stdout().flush().expect("flush");
+    }
+    println!("end");
+}
+
+/// 16 bytes of getrandom(2).
+fn random() -> String {
+    let mut bytes = [0u8; 16];
+    // SAFETY: the kernel fills as many bytes.
+    let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    assert_eq!(n, 16);
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Waits for processes whose executable has `size` bytes, takes it by /proc/PID/exe, and tries to write

@@ -29,6 +29,7 @@ mod seccomp;
 mod starved;
 mod trace;
 mod verbs;
+mod warm;
 
 use harness::runner::{self, Tests};
 
@@ -52,6 +53,9 @@ const MODULES: &[(&str, Tests)] = &[
     ("starved", starved::TESTS),
     ("trace", trace::TESTS),
     ("verbs", verbs::TESTS),
+    ("warm", warm::TESTS),
+    #[cfg(feature = "fault")]
+    ("warm", warm::FAULTS),
 ];
 
 fn main() -> std::process::ExitCode {
