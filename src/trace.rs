@@ -4,6 +4,9 @@
 //! One track for the runtime: the verb, and in it its phases, each until the next begins. One for the
 //! child: its steps, which it notes in memory that both share. Times are CLOCK_MONOTONIC, so that the
 //! traces of several calls may be laid side by side.
+//!
+//! What came of a kit is told, too: the runtime waits for it, the child has a step `kit` in which it enters
+//! its namespaces, and the mounts whose file systems were in it say so.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fs::File;
@@ -172,7 +175,7 @@ impl Child {
         (0..count).map(step).collect()
     }
 
-    /// `mount "/proc"`, `masked path`.
+    /// `mount "/proc"`, `mount "/dev" (kit)`, `masked path`.
     fn name(&self, number: usize, index: usize) -> String {
         let Some(step) = STEPS.get(number) else {
             return format!("step {number}");
@@ -185,7 +188,7 @@ impl Child {
             name.push(c.to_ascii_lowercase());
         }
         match self.mounts.borrow().get(index) {
-            Some(destination) if *step == Step::Mount => format!("{name} {destination:?}"),
+            Some(what) if *step == Step::Mount => format!("{name} {what}"),
             _ => name,
         }
     }
@@ -255,7 +258,7 @@ mod tests {
         };
         note(trace.steps().unwrap().unwrap(), 0, Step::Session, 0, 1_500);
         let steps = trace.steps().unwrap().unwrap();
-        trace.child(77, || vec!["/proc".into(), "/dev".into()]);
+        trace.child(77, || vec!["\"/proc\"".into(), "\"/dev\" (kit)".into()]);
         note(steps, 0, Step::ReadonlyRootfs, 0, 2_000);
         note(steps, 1, Step::Mount, 1, 3_000);
         note(steps, 2, Step::Exec, 0, 4_500);
@@ -265,7 +268,7 @@ mod tests {
         assert_eq!(whole["traceEvents"][2]["args"], json!({"failed": true}));
         let child: Vec<_> = events.iter().filter(|e| e.0 == 77).collect();
         assert_eq!(child[0], &(77, "readonly rootfs".into(), 2_000, 3_000));
-        assert_eq!(child[1], &(77, "mount \"/dev\"".into(), 3_000, 4_500));
+        assert_eq!(child[1], &(77, "mount \"/dev\" (kit)".into(), 3_000, 4_500));
         assert_eq!((&*child[2].1, child[2].2), ("exec", 4_500));
         assert!(child[2].3 <= left);
         assert_eq!(child.len(), 3);

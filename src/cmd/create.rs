@@ -100,6 +100,9 @@ pub fn make(
     let plans = (c.zygote != Prepared::Off).then(|| zygote::plans(&c.root.path));
     let mut host = host::Host::look(c.in_user_namespace, false);
     let plans = plans.filter(|_| changes.is_none());
+    if plans.is_some() {
+        c.trace.begin("kept plan");
+    }
     let look = |dir: &PathBuf| plans::look(dir, &config, &plan_options, &mut host);
     let whole = plans.as_ref().and_then(look);
     let decide = |dir| plans::filter::decide(dir, &config, &plan_options, &mut host);

@@ -199,7 +199,7 @@ pub fn container(request: Request) -> Result<Started> {
         Ok(Clone::Child) => process::exit_now(1),
         Err(errno) => return Err(namespaces::refused(errno, plan, request.cgroup)),
     };
-    trace_child(request.trace, pid, plan);
+    trace_child(request.trace, pid, plan, request.kit);
     let mut started = Started {
         pid,
         pidfd,
@@ -276,7 +276,7 @@ fn serve(
             Message::Failed(fail) => bail!("{}", explained(&fail)),
             Message::Moved { pid } => {
                 started.moved(pid)?;
-                trace_child(request.trace, pid, plan);
+                trace_child(request.trace, pid, plan, request.kit);
                 (request.meanwhile)(pid)?;
             }
             Message::Hooks => {
@@ -309,10 +309,14 @@ fn serve(
     }
 }
 
-fn trace_child(trace: &Trace, pid: i32, plan: &Plan) {
+fn trace_child(trace: &Trace, pid: i32, plan: &Plan, kit: Option<init::Kit>) {
     trace.child(pid, || {
-        let mounts = plan.mounts.iter();
-        let text = mounts.map(|m| m.destination.to_string_lossy().into_owned());
+        let warm = |index| match kit.and_then(|kit| kit.trees.get(index)) {
+            None | Some(init::Ready::No) => "",
+            Some(_) => " (kit)",
+        };
+        let mounts = plan.mounts.iter().enumerate();
+        let text = mounts.map(|(i, m)| format!("{:?}{}", m.destination.to_string_lossy(), warm(i)));
         text.collect()
     });
 }

@@ -72,9 +72,21 @@ fn every_verb_writes(way: Way) {
     let id = |c: Call| c.arg(&b.id);
     let (code, create) = traced(&b, "create", |c| c.arg("--bundle").arg(&b.dir).arg(&b.id));
     assert_eq!(code, 0);
-    for name in ["bundle", "plan", "clone3", "mount \"/proc\"", "pivot"] {
+    let ways: &[&str] = match way {
+        Way::Cold => &["mount \"/dev\"", "network namespace"],
+        Way::Kit => &[
+            "kept plan",
+            "wait for the kit",
+            "kit",
+            "mount \"/dev\" (kit)",
+            "mount \"/dev/pts\" (kit)",
+            "mount \"/sys\" (kit)",
+        ],
+    };
+    let both = ["bundle", "plan", "clone3", "mount \"/proc\"", "pivot"];
+    for name in both.iter().chain(ways) {
         assert!(
-            names(&create).contains(&name),
+            names(&create).contains(name),
             "{name}: {:?}",
             names(&create)
         );
