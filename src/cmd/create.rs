@@ -114,7 +114,7 @@ pub fn make(
         None if plans.is_some() => plans::Seen::new(&config, &plan_options, part.is_some()),
         _ => plans::Seen::default(),
     };
-    let decided = match whole.or(part) {
+    let mut decided = match whole.or(part) {
         Some(decided) => decided,
         None => {
             let mut bundle = bundle::understand(&config, &directory)?;
@@ -125,6 +125,12 @@ pub fn make(
             decided::decide(&bundle, &plan_options, &mut host)?
         }
     };
+    // Beside where it says: there are several of a pool's config.
+    if let Some(path) = &mut decided.plan.cgroups_path
+        && (kind.is_warm() || changes.is_some())
+    {
+        path.set_file_name(&options.id);
+    }
     let plan = &decided.plan;
     let terminal = plan.process.as_ref().is_some_and(|p| p.terminal);
     check_terminal(terminal, kind, options.console_socket.is_some())?;
@@ -206,14 +212,9 @@ fn build(
             .context("make the folder of the notify socket")?;
     }
     c.trace.begin("cgroup");
-    let cgroups_path = match &plan.cgroups_path {
-        // Beside where it says: there are several of that config.
-        Some(path) if kind.is_warm() => Some(path.with_file_name(&options.id)),
-        path => path.clone(),
-    };
     let request = cgroup::Request {
         id: &options.id,
-        cgroups_path: cgroups_path.as_deref(),
+        cgroups_path: plan.cgroups_path.as_deref(),
         settings: &plan.resources,
         rootless: c.rootless,
     };

@@ -34,6 +34,7 @@ pub const TESTS: Tests = tests![
     not_ready_is_told,
     pool_refills_and_resizes,
     cold_when_there_is_none,
+    cold_ones_side_by_side,
     cold_when_it_does_not_fit,
     changed_bundle_is_noticed,
     daemon_killed,

@@ -63,6 +63,19 @@ pub fn cold_when_there_is_none(way: Way) {
     assert!(said.contains("--cwd: only with --from"), "{said}");
 }
 
+pub fn cold_ones_side_by_side(way: Way) {
+    let b = Bundle::new(way).sleeper();
+    let path = format!("/{}-pool", b.id);
+    let b = b.config(|spec| spec["linux"]["cgroupsPath"] = json!(path));
+    let p = Pool::created(b, 0);
+    for id in ["one", "two"] {
+        p.from(&["--detach"], id).run().ok();
+    }
+    for id in ["one", "two"] {
+        p.b.call("delete").arg("--force").arg(p.name(id)).run().ok();
+    }
+}
+
 pub fn cold_when_it_does_not_fit(way: Way) {
     let p = Pool::ready(Bundle::new(way), 2, &[]);
     // It runs already.
