@@ -283,13 +283,14 @@ fn told(status: &Value) -> String {
         let lists = ["pools", "warm"]
             .iter()
             .filter_map(|l| status[l].as_array());
-        lists.flatten().filter_map(|p| p[key].as_f64()).sum()
+        let each = lists.flatten().filter_map(|p| p[key].as_f64());
+        each.fold(0.0, |sum, n| sum + n)
     };
     format!(
         "daemon: {} handed over, {} made, {} requests found none ready, {:.1} MiB resident",
         sum("hits"),
         sum("made"),
-        sum("missesNew") + sum("missesEmpty") + sum("missesBroken"),
+        sum("missesNew") + sum("missesEmpty") + sum("missesBroken") + sum("misses"),
         status["resident"].as_f64().unwrap_or(f64::NAN) / 1_048_576.0
     )
 }

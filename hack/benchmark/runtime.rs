@@ -262,7 +262,8 @@ impl Slot {
         let pid_file = bundle.join(format!("{id}.pid"));
         let (dir, file) = (bundle.to_string_lossy(), pid_file.to_string_lossy());
         let run = match runtime.way {
-            Way::From => [&["run", "--from", pool, id], args].concat(),
+            Way::From if args.is_empty() => vec!["run", "--from", pool, id],
+            Way::From => [&["run", "--from", pool, id, "--"], args].concat(),
             _ => vec!["run", "--bundle", &dir, id],
         };
         // Its daemon needs not be there for every loop at every moment, nor would a user's.
