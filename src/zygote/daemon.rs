@@ -118,6 +118,8 @@ pub fn serve(
     let metrics = directory.join("metrics");
     let open_files =
         process::rlimit(libc::RLIMIT_NOFILE).map_err(|e| failed(e, "prlimit RLIMIT_NOFILE"))?;
+    let given = activated()?;
+    let ours = given.is_none();
     let mut daemon = Daemon {
         log,
         path: config.map(Path::to_owned),
@@ -125,7 +127,7 @@ pub fn serve(
         workshop: Workshop::open()?,
         pools: Pools::default(),
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed(e, "epoll"))?,
-        requests: match activated()? {
+        requests: match given {
             Some(fd) => fd,
             None => listen(&socket, libc::SOCK_SEQPACKET)?,
         },
@@ -150,8 +152,10 @@ pub fn serve(
     daemon.watch(daemon.parking.fd(), Source::Keepers)?;
     ready(&socket)?;
     let served = daemon.run();
-    // Whoever comes now finds nobody, at once.
-    let _ = std::fs::remove_file(&socket);
+    // Whoever comes now finds nobody, at once; unless systemd listens, who starts another one for him.
+    if ours {
+        let _ = std::fs::remove_file(&socket);
+    }
     let _ = std::fs::remove_file(&metrics);
     served
 }
