@@ -98,12 +98,12 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
             }
             let inherit = inherit.then_some(target.as_fd());
             let tree = match ready {
-                Some(tree) => {
-                    inherited_owner(&tree, options, inherit).map_err(fail(MountStep::Make))?;
-                    tree
-                }
+                Some(tree) => tree,
                 None => new(name, source, options, m.set, inherit)?,
             };
+            if let Some(target) = inherit {
+                inherit_owner(&tree, options, target).map_err(fail(MountStep::Make))?;
+            }
             (tree, target)
         }
         MountKind::Cgroup { options } => {
@@ -257,8 +257,8 @@ fn recursive_attributes(tree: BorrowedFd, m: &Mount) -> Result<(), Fail> {
     mount::set_attr(tree, true, attr).map_err(fail(MountStep::Recursive))
 }
 
-/// A new instance of a file system, detached. A tmpfs that says nothing of its root's mode and owner
-/// takes those of the directory that it covers (`inherit`).
+/// A new instance of a file system, detached. A tmpfs that says nothing of its root's mode takes that
+/// of the directory that it covers (`inherit`).
 fn new(
     fstype: &CStr,
     source: &CStr,
@@ -283,60 +283,40 @@ fn new(
             words(Fail::new(Step::Mount, errno).at(MountStep::Option as u32 | (k as u32) << 8))
         })?;
     }
-    if let Some(target) = inherit {
-        let set = |name: &str| {
-            options
-                .iter()
-                .any(|(key, _)| key.as_bytes() == name.as_bytes())
-        };
-        inherit_owner(&context, target, set).map_err(fail(MountStep::Make))?;
+    if let Some(target) = inherit
+        && !options.iter().any(|(key, _)| key.as_bytes() == b"mode")
+    {
+        inherit_mode(&context, target).map_err(fail(MountStep::Make))?;
     }
     mount::fsconfig_create(&context).map_err(|e| words(fail(MountStep::Make)(e)))?;
     mount::fsmount(&context, attr).map_err(|e| words(fail(MountStep::Make)(e)))
 }
 
-fn inherit_owner(
-    context: &OwnedFd,
-    target: BorrowedFd,
-    set: impl Fn(&str) -> bool,
-) -> sys::Result<()> {
-    let stat = fs::fstat(target)?;
-    let option = |key: &CStr, number: u32, base: u32| {
-        let mut value = path::Text::<32>::new();
-        value.push_number(number, base)?;
-        mount::fsconfig(context, key, Some(value.c_str()?))
-    };
-    if !set("mode") {
-        option(c"mode", stat.st_mode & 0o7777, 8)?;
-    }
-    // An owner that has no id in our user namespace can't be named; root is the default.
-    if stat.st_uid != 0 && !set("uid") {
-        let _ = option(c"uid", stat.st_uid, 10);
-    }
-    if stat.st_gid != 0 && !set("gid") {
-        let _ = option(c"gid", stat.st_gid, 10);
-    }
-    Ok(())
+fn inherit_mode(context: &OwnedFd, target: BorrowedFd) -> sys::Result<()> {
+    let mut mode = path::Text::<32>::new();
+    mode.push_number(fs::fstat(target)?.st_mode & 0o7777, 8)?;
+    mount::fsconfig(context, c"mode", Some(mode.c_str()?))
 }
 
-/// The same for a file system that was made ahead, and has a mode: see [`inherit_owner`].
-fn inherited_owner(
+/// Gives a tmpfs, be it new or made ahead, the owner of the directory that it covers, where no option
+/// says another. One that has no id in our user namespace can't be named; root stays then.
+fn inherit_owner(
     tree: &OwnedFd,
     options: &[(std::ffi::CString, Option<std::ffi::CString>)],
-    target: Option<BorrowedFd>,
+    target: BorrowedFd,
 ) -> sys::Result<()> {
-    let Some(target) = target else {
-        return Ok(());
-    };
     let stat = fs::fstat(target)?;
     let set = |name: &[u8]| options.iter().any(|(key, _)| key.as_bytes() == name);
-    let uid = if set(b"uid") { 0 } else { stat.st_uid };
-    let gid = if set(b"gid") { 0 } else { stat.st_gid };
-    if uid == 0 && gid == 0 {
-        return Ok(());
+    for (name, uid, gid) in [
+        (&b"uid"[..], stat.st_uid, u32::MAX),
+        (b"gid", u32::MAX, stat.st_gid),
+    ] {
+        if uid.min(gid) != 0 && !set(name) {
+            // A new mount's descriptor is O_PATH, with which fchown(2) does nothing.
+            let _ = fs::chown_at(tree, c"", uid, gid, libc::AT_EMPTY_PATH);
+        }
     }
-    let keep = |id: u32| if id == 0 { u32::MAX } else { id };
-    fs::fchown(tree, keep(uid), keep(gid))
+    Ok(())
 }
 
 /// The old way, for options that fsconfig(2) can't take. The target is named through the host's

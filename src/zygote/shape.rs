@@ -102,6 +102,7 @@ fn bare(plan: &Plan) -> bool {
     let hooks = &plan.hooks;
     let rootfs = Path::new(std::ffi::OsStr::from_bytes(plan.rootfs.to_bytes()));
     !plan.no_pivot
+        && plan.rootfs_propagation == 0
         && (plan.propagation == cut_off || plan.propagation == private)
         // They may look for the host's files, or for the root file system by its host's path, in the
         // container's mount namespace.

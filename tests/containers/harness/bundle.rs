@@ -65,6 +65,7 @@ pub struct Bundle {
     /// An id that no other bundle has.
     pub id: String,
     /// The way in which its containers are made.
+    #[allow(dead_code, reason = "for tests that differ by way")]
     pub way: Way,
     /// The daemon of its state root.
     pub daemon: Option<Daemon>,

@@ -19,6 +19,7 @@ use super::{Call, host};
 /// A daemon. Killed when dropped.
 pub struct Daemon {
     child: Child,
+    #[allow(dead_code, reason = "where its status is asked")]
     root: PathBuf,
     stderr: PathBuf,
 }
@@ -51,6 +52,7 @@ fn config() -> &'static Path {
     })
 }
 
+#[allow(dead_code, reason = "for tests of what a daemon counts")]
 impl Daemon {
     /// Serves `root`, when it returns.
     pub fn start(root: &Path) -> Daemon {

@@ -9,7 +9,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::{Pool, keepers, names};
-use crate::harness::{Bundle, Call, Way, wait_for};
+#[cfg(feature = "fault")]
+use crate::harness::Call;
+use crate::harness::{Bundle, Way, wait_for};
 
 pub fn daemon_killed(way: Way) {
     let mut p = Pool::created(Bundle::new(way).sleeper(), 3);
