@@ -98,65 +98,91 @@ impl Status {
         let mib = |bytes: u64| bytes as f64 / 1048576.0;
         let _ = writeln!(
             text,
-            "daemon {}, up {} s, {:.1} MiB resident, {} descriptors, kits about {:.1} MiB, {:.1} made a second, {} refused",
+            "daemon {}: up {}, {:.1} MiB of memory, {} open descriptors, {} requests refused",
             self.pid,
-            self.uptime,
+            time(self.uptime),
             mib(self.resident),
             self.descriptors,
-            mib(self.kit_memory),
-            self.refill_rate,
             self.refused
+        );
+        if self.pools.is_empty() && self.warm.is_empty() {
+            text += "nothing is kept: no container was made, and no pool is provisioned\n";
+        }
+        self.kit_table(&mut text);
+        self.warm_table(&mut text);
+        text
+    }
+
+    fn kit_table(&self, text: &mut String) {
+        if self.pools.is_empty() {
+            return;
+        }
+        let _ = writeln!(
+            text,
+            "\nkits: about {:.1} MiB of the kernel's memory, {:.1} made a second in the last minute",
+            self.kit_memory as f64 / 1048576.0,
+            self.refill_rate
         );
         let _ = writeln!(
             text,
-            "{:>6} {:>6} {:>9} {:>7} {:>7} {:>7} {:>9} {:>8} {:>8} {:>7}  KIT",
+            "{:>5} {:>6} {:>7} {:>7} {:>6} {:>6} {:>6} {:>7} {:>7} {:>8} {:>6}  FOR",
             "READY",
-            "TARGET",
+            "WANTED",
             "HITS",
+            "MISSES:",
             "NEW",
             "EMPTY",
             "BROKEN",
             "MADE",
             "DROPPED",
-            "COST µs",
+            "TAKES",
             "OLDEST"
         );
         for pool in &self.pools {
             let _ = writeln!(
                 text,
-                "{:>6} {:>6} {:>9} {:>7} {:>7} {:>7} {:>9} {:>8} {:>8.0} {:>5} s  {}{}{}",
+                "{:>5} {:>6} {:>7} {:>7} {:>6} {:>6} {:>6} {:>7} {:>7} {:>8} {:>6}  {}{}",
                 pool.ready,
                 pool.target,
                 pool.hits,
+                pool.misses_new + pool.misses_empty + pool.misses_broken,
                 pool.misses_new,
                 pool.misses_empty,
                 pool.misses_broken,
                 pool.made,
                 pool.dropped,
-                pool.cost,
-                pool.oldest,
+                takes(pool.cost),
+                oldest(pool.ready, pool.oldest),
                 pool.shape,
-                if pool.error.is_empty() { "" } else { ": " },
-                pool.error
+                why(&pool.error)
             );
         }
-        self.warm_table(&mut text);
-        text
     }
 
     fn warm_table(&self, text: &mut String) {
         if self.warm.is_empty() {
             return;
         }
+        let _ = writeln!(text, "\nwarm containers:");
         let _ = writeln!(
             text,
-            "{:>6} {:>6} {:>9} {:>7} {:>9} {:>7} {:>8} {:>8} {:>7}  POOL",
-            "READY", "TARGET", "HITS", "MISSES", "MADE", "FAILED", "REPLACED", "COST ms", "OLDEST"
+            "{:>5} {:>6} {:>7} {:>7} {:>7} {:>6} {:>8} {:>8} {:>6}  {:15} {:7} BUNDLE",
+            "READY",
+            "WANTED",
+            "HITS",
+            "MISSES",
+            "MADE",
+            "FAILED",
+            "REPLACED",
+            "TAKES",
+            "OLDEST",
+            "POOL",
+            "UNTIL"
         );
         for pool in &self.warm {
             let _ = writeln!(
                 text,
-                "{:>6} {:>6} {:>9} {:>7} {:>9} {:>7} {:>8} {:>8.1} {:>5} s  {}: {} {}{}{}",
+                "{:>5} {:>6} {:>7} {:>7} {:>7} {:>6} {:>8} {:>8} {:>6}  {:15} {:7} {}{}",
                 pool.ready,
                 pool.target,
                 pool.hits,
@@ -164,13 +190,12 @@ impl Status {
                 pool.made,
                 pool.failed,
                 pool.replaced,
-                pool.cost as f64 / 1000.0,
-                pool.oldest,
+                takes(pool.cost as f64),
+                oldest(pool.ready, pool.oldest),
                 pool.name,
                 pool.until,
                 pool.bundle,
-                if pool.error.is_empty() { "" } else { ": " },
-                pool.error
+                why(&pool.error)
             );
         }
     }
@@ -219,7 +244,7 @@ impl Status {
         let each = |of: &dyn Fn(&Pool) -> f64| -> Vec<(String, f64)> {
             let pools = self.pools.iter();
             pools
-                .map(|p| (format!("{{kit=\"{}\"}}", p.shape), of(p)))
+                .map(|p| (format!("{{kit=\"{}\"}}", label(&p.shape)), of(p)))
                 .collect()
         };
         metric(
@@ -247,7 +272,10 @@ impl Status {
                 ("empty", p.misses_empty),
                 ("broken", p.misses_broken),
             ] {
-                misses.push((format!("{{kit=\"{}\",why=\"{why}\"}}", p.shape), n as f64));
+                misses.push((
+                    format!("{{kit=\"{}\",why=\"{why}\"}}", label(&p.shape)),
+                    n as f64,
+                ));
             }
         }
         metric(
@@ -283,7 +311,7 @@ impl Status {
         let warm = |of: &dyn Fn(&Warm) -> f64| -> Vec<(String, f64)> {
             let pools = self.warm.iter();
             pools
-                .map(|p| (format!("{{pool=\"{}\"}}", p.name), of(p)))
+                .map(|p| (format!("{{pool=\"{}\"}}", label(&p.name)), of(p)))
                 .collect()
         };
         let mut warm_metric = |name: &str, kind: &str, help: &str, of: &dyn Fn(&Warm) -> f64| {
@@ -338,5 +366,141 @@ impl Status {
             &|p| p.cost as f64 / 1e6,
         );
         text
+    }
+}
+
+/// A label's value, escaped.
+fn label(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+/// Seconds for people.
+fn time(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// Microseconds for people; nothing was made as long as there are none.
+fn takes(micros: f64) -> String {
+    match micros > 0.0 {
+        true => format!("{:.1} ms", micros / 1000.0),
+        false => "-".to_owned(),
+    }
+}
+
+fn oldest(ready: u64, seconds: u64) -> String {
+    match ready {
+        0 => "-".to_owned(),
+        _ => time(seconds),
+    }
+}
+
+/// What stands behind a pool that makes nothing.
+fn why(error: &str) -> String {
+    match error.is_empty() {
+        true => String::new(),
+        false => format!(": {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Status {
+        Status {
+            pid: 7,
+            uptime: 7_300,
+            resident: 3 << 20,
+            descriptors: 42,
+            kit_memory: 1 << 20,
+            pools: vec![
+                Pool {
+                    shape: "net \"a\\b\"\nc".to_owned(),
+                    ready: 4,
+                    target: 8,
+                    hits: 100,
+                    misses_new: 1,
+                    misses_empty: 2,
+                    misses_broken: 3,
+                    cost: 740.0,
+                    oldest: 130,
+                    ..Pool::default()
+                },
+                Pool {
+                    shape: "ipc".to_owned(),
+                    error: "make namespaces: too many".to_owned(),
+                    ..Pool::default()
+                },
+            ],
+            warm: vec![Warm {
+                name: "web".to_owned(),
+                bundle: "/srv/web".to_owned(),
+                until: "ready".to_owned(),
+                cost: 88_600,
+                ..Warm::default()
+            }],
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn the_table_is_for_people() {
+        let table = status().table();
+        let lines: Vec<&str> = table.lines().collect();
+        let words = |n: usize| lines[n].split_whitespace().collect::<Vec<_>>();
+        assert!(lines[0].starts_with("daemon 7: up 2 h, 3.0 MiB of memory, 42 "));
+        assert_eq!(
+            words(4)[..13],
+            [
+                "4", "8", "100", "6", "1", "2", "3", "0", "0", "0.7", "ms", "2", "min"
+            ]
+        );
+        assert!(table.contains("  ipc: make namespaces: too many\n"));
+        let last = lines[lines.len() - 1];
+        assert!(
+            last.contains("88.6 ms      -  web             ready   /srv/web"),
+            "{last}"
+        );
+        assert!(Status::default().table().contains("nothing is kept"));
+    }
+
+    /// The rules of the text format (prometheus.io, "Exposition formats").
+    #[test]
+    fn the_metrics_are_prometheus_text() {
+        let text = status().metrics();
+        let (mut known, mut family) = (Vec::new(), String::new());
+        for line in text.lines() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                family = help.split(' ').next().unwrap().to_owned();
+                assert!(!known.contains(&family), "{family} twice");
+                assert!(
+                    family
+                        .chars()
+                        .all(|c| c.is_ascii_alphanumeric() || c == '_')
+                );
+                known.push(family.clone());
+            } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+                let counts = kind == format!("{family} counter");
+                assert!(counts || kind == format!("{family} gauge"), "{kind}");
+                assert_eq!(counts, family.ends_with("_total"), "{family}");
+            } else {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+                let (name, labels) = name.split_at(name.find('{').unwrap_or(name.len()));
+                assert_eq!(name, family);
+                assert!(labels.is_empty() || labels.ends_with("\"}"), "{line}");
+            }
+        }
+        assert!(
+            text.contains("kits{kit=\"net \\\"a\\\\b\\\"\\nc\"} 4\n"),
+            "{text}"
+        );
     }
 }
