@@ -42,7 +42,7 @@ pub struct Cost {
     pub kernel_kib: BTreeMap<String, f64>,
     /// Their sum.
     pub kernel_total_kib: f64,
-    /// KiB that each is charged for to the daemon's cgroup, where the memory controller is there.
+    /// KiB that each is charged for to the cgroup of the run, where the memory controller is there.
     pub charged_kib: Option<f64>,
     /// The daemon's resident memory with all of them, in KiB.
     pub daemon_kib: f64,
@@ -131,7 +131,7 @@ fn once(home: &Home, runtime: &Runtime, kind: Kind, n: usize) -> Result<Cost> {
     };
     thread::sleep(Duration::from_millis(500));
     let (before, spent) = (kernel_memory()?, cpu_us(&cgroup)?);
-    let charged = || number(&daemon.cgroup.join("memory.current")).ok();
+    let charged = || number(&cgroup.join("memory.current")).ok();
     let charged_before = charged();
     let (count, what) = match own.way {
         Way::From => {
