@@ -103,6 +103,8 @@ pub fn make(
     if plans.is_some() {
         c.trace.begin("kept plan");
     }
+    // Without any, nothing is hashed.
+    let plans = plans.filter(|dir| dir.is_dir());
     let look = |dir: &PathBuf| plans::look(dir, &config, &plan_options, &mut host);
     let whole = plans.as_ref().and_then(look);
     let decide = |dir| plans::filter::decide(dir, &config, &plan_options, &mut host);
@@ -110,10 +112,7 @@ pub fn make(
         None => plans.as_deref().and_then(decide),
         Some(_) => None,
     };
-    let seen = match whole {
-        None if plans.is_some() => plans::Seen::new(&config, &plan_options, part.is_some()),
-        _ => plans::Seen::default(),
-    };
+    let (known, filtered) = (whole.is_some(), part.is_some());
     let mut decided = match whole.or(part) {
         Some(decided) => decided,
         None => {
@@ -148,7 +147,13 @@ pub fn make(
 
     c.trace.begin("ask for a kit");
     let asked = match connect(c)? {
-        Some(client) => ask(c, client, plan, seen, &plan_options)?,
+        Some(client) => {
+            let seen = || match known || changes.is_some() {
+                true => plans::Seen::default(),
+                false => plans::Seen::new(&config, &plan_options, filtered),
+            };
+            ask(c, client, plan, seen, &plan_options)?
+        }
         None => None,
     };
     c.trace.begin("reserve");
@@ -329,7 +334,7 @@ fn ask(
     c: &Context,
     client: client::Client,
     plan: &Plan,
-    seen: plans::Seen,
+    seen: impl FnOnce() -> plans::Seen,
     options: &Options,
 ) -> Result<Option<client::Asked>> {
     let cold = |why: &dyn std::fmt::Display| {
@@ -345,6 +350,7 @@ fn ask(
                 wait: c.zygote == Prepared::Require,
             })?;
         }
+        let seen = seen();
         if !seen.is_nothing() {
             client.tell_seen(seen, options)?;
         }
