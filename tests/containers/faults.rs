@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::harness::runner::Tests;
-use crate::harness::{Bundle, Call, Way, wait_for};
+use crate::harness::{Bundle, Call, Daemon, Way, wait_for};
 use crate::tests;
 use crate::warm::deaths;
 
@@ -30,6 +30,7 @@ pub const TESTS: Tests = tests![
     runtime_killed_at_every_step_of_init,
     entering_process_killed_at_every_step,
     half_made_container_spares_others,
+    kits_of_single_trees,
     every_point_is_tested,
 ];
 
@@ -83,6 +84,7 @@ const STEPS: &[(&str, usize)] = &[
     ("Session", 1),
     ("Keyring", 1),
     ("JoinNetwork", 1),
+    ("Kit", 1),
     ("Rootfs", 1),
     ("Mount", 7),
     ("Dev", 1),
@@ -317,12 +319,21 @@ fn failed_in_run(way: Way) {
 }
 
 /// `child:STEP:INDEX` for every step of init.
-fn steps() -> impl Iterator<Item = String> {
+fn steps(way: Way) -> impl Iterator<Item = String> {
+    // A network namespace comes with a kit, or from the parent.
+    let never = match way {
+        Way::Cold => "Kit",
+        Way::Kit => "JoinNetwork",
+    };
+
     let all = |(name, count): &(&'static str, usize)| {
         let name = *name;
         (0..*count).map(move |i| format!("child:{name}:{i}"))
     };
-    STEPS.iter().flat_map(all)
+    STEPS
+        .iter()
+        .filter(move |step| step.0 != never)
+        .flat_map(all)
 }
 
 /// Steps at which init has closed what the fault `orphan` needs. `launch:ready` comes after them.
@@ -334,7 +345,7 @@ fn closed(step: &str) -> bool {
 
 fn init_killed_at_every_step(way: Way) {
     let b = bundle(way);
-    for step in steps() {
+    for step in steps(way) {
         let line = fault(b.make("create", &[]), &step, "kill").run().fails();
         assert!(
             line.contains("container init was killed by signal"),
@@ -357,7 +368,7 @@ fn init_killed_at_every_step(way: Way) {
 
 fn runtime_killed_at_every_step_of_init(way: Way) {
     let b = bundle(way);
-    for step in steps().filter(|step| !closed(step)) {
+    for step in steps(way).filter(|step| !closed(step)) {
         fault(b.make("create", &[]), &step, "orphan")
             .run()
             .exits(-9);
@@ -417,6 +428,28 @@ fn half_made_container_spares_others(way: Way) {
     can_be_removed(&one, "the first");
 }
 
+/// Before Linux 6.15 what belongs below /dev can't be attached there ahead: it comes singly.
+fn kits_of_single_trees(way: Way) {
+    let Way::Kit = way else { return };
+    let mut b = Bundle::new(way).sleeper();
+    let mut descriptors = |fault: &str| {
+        drop(b.daemon.take());
+        let daemon = Daemon::with(&b.root, &[], |command| {
+            command.env("RUNZ_FAULT", fault);
+        });
+        works_again(&b);
+        assert_eq!(daemon.sum("hits"), 1, "{fault}");
+        let open = wait_for("a full pool", || {
+            (daemon.sum("ready") == 4).then(|| daemon.status()["descriptors"].as_u64())
+        });
+        b.daemon = Some(daemon);
+        open
+    };
+    let (single, whole) = (descriptors("kit:nested=eio"), descriptors("none=eio"));
+    // Of each kit: pts, shm and mqueue.
+    assert_eq!(single, whole.map(|n| n + 4 * 3));
+}
+
 fn every_point_is_tested(_: Way) {
     let warm = [deaths::CALLER, deaths::CALLER_LATE, deaths::KEEPER].concat();
     let mut tested: BTreeSet<String> = [BEFORE, AFTER, CREATE, RUN, START, DELETE, EXEC, &warm]
@@ -424,7 +457,7 @@ fn every_point_is_tested(_: Way) {
         .into_iter()
         .map(str::to_owned)
         .collect();
-    tested.insert("run:ended".to_owned());
+    tested.extend(["run:ended", "kit:nested"].map(str::to_owned));
     let mut points = BTreeSet::new();
     let mut steps = BTreeSet::new();
     let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
