@@ -1,5 +1,5 @@
-//! What an attacker does inside a container: this very program, which is static, run there with
-//! `RUNZ_INSIDE` set to what it is to do.
+//! What this very program, which is static, does elsewhere with `RUNZ_INSIDE` set to what it is to do:
+//! inside a container, an attacker's work or a look around; outside, to be an odd caller.
 
 #![allow(unsafe_code, reason = "system calls that only an attacker makes")]
 
@@ -20,6 +20,8 @@ pub fn play() -> Option<std::process::ExitCode> {
     match name {
         "overwrite" => overwrite(argument),
         "answer" => answer_lines(),
+        "dump" => crate::dump::dump(),
+        "odd" => crate::dump::odd(argument),
         other => panic!("no role {other:?}"),
     }
     Some(std::process::ExitCode::SUCCESS)

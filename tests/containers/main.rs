@@ -10,6 +10,7 @@
 
 mod cgroups;
 mod channels;
+mod dump;
 mod errors;
 mod escape;
 #[cfg(feature = "fault")]
@@ -25,6 +26,7 @@ mod mounts;
 mod namespaces;
 mod net;
 mod process;
+mod same;
 mod seccomp;
 mod starved;
 mod trace;
@@ -49,6 +51,7 @@ const MODULES: &[(&str, Tests)] = &[
     ("namespaces", namespaces::TESTS),
     ("net", net::TESTS),
     ("process", process::TESTS),
+    ("same", same::TESTS),
     ("seccomp", seccomp::TESTS),
     ("starved", starved::TESTS),
     ("trace", trace::TESTS),

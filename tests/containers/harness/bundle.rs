@@ -64,9 +64,6 @@ pub struct Bundle {
     pub root: PathBuf,
     /// An id that no other bundle has.
     pub id: String,
-    /// The way in which its containers are made.
-    #[allow(dead_code, reason = "for tests that differ by way")]
-    pub way: Way,
     /// The daemon of its state root.
     pub daemon: Option<Daemon>,
     /// What its calls are told of the zygote (RUNZ_ZYGOTE).
@@ -111,7 +108,6 @@ impl Bundle {
             dir,
             root,
             id,
-            way,
             daemon,
             zygote: way.zygote(),
             spec: template(),
