@@ -23,7 +23,7 @@ use crate::launch::failed;
 use crate::log::{Log, sentence};
 use crate::plan::Options;
 use crate::sys::{Errno, cred, fs, process, socket};
-use crate::{bundle, host};
+use crate::{bundle, fault, host};
 
 /// Connections at a time. More are closed at once: those who asked go the cold way.
 const CONNECTIONS: usize = 1024;
@@ -405,6 +405,7 @@ impl Daemon<'_> {
         };
         let reply = match wire::decode(&bytes[..n])? {
             Request::Kit { shape, wait } => {
+                fault::point("zygote:asked")?;
                 let now = Instant::now();
                 let kit = match self.pools.take(&shape, &self.config, now) {
                     Err(_) if wait => {
@@ -425,8 +426,11 @@ impl Daemon<'_> {
                         };
                         let fds = kit.descriptors.iter().chain(exe);
                         let fds: Vec<_> = fds.map(|fd| fd.as_fd()).collect();
+                        fault::point("zygote:taken")?;
                         // Sent or not: it's used once.
-                        return self.answer(peer, &reply, &fds).map(|()| Some(Then::Serve));
+                        self.answer(peer, &reply, &fds)?;
+                        fault::point("zygote:answered")?;
+                        return Ok(Some(Then::Serve));
                     }
                     Err(why) => Reply::Cold(why),
                 }

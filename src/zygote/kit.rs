@@ -13,6 +13,7 @@ use libc::{CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS};
 
 use super::shape::{Place, Shape, Tree};
 use super::wire::Maker;
+use crate::fault;
 use crate::init;
 use crate::launch::{exe, failed};
 use crate::plan::{Dev, Node};
@@ -97,9 +98,12 @@ impl Workshop {
             own,
             home,
             root: open(c"/")?,
-            bare: bare()?,
+            bare: match fault::point("kit:bare") {
+                Ok(()) => bare()?,
+                Err(_) => None,
+            },
             exe: exe::directory().ok(),
-            nested: crate::fault::point("kit:nested").is_ok(),
+            nested: fault::point("kit:nested").is_ok(),
             maker: maker()?,
         })
     }
@@ -160,12 +164,14 @@ impl Workshop {
         for tree in &shape.trees {
             trees.push(make_tree(tree, shape).with_context(|| format!("mount {:?}", tree.fstype))?);
         }
+        fault::point("kit:mounted")?;
         let whole = self.nested && self.assemble(shape, &trees)?;
         if let Some(bare) = self.bare.as_ref().filter(|_| kinds & NS != 0) {
             process::setns(bare, NS)
                 .and_then(|()| process::unshare(NS))
                 .map_err(|e| failed(e, "make a mount namespace"))?;
         }
+        fault::point("kit:away")?;
         let mut descriptors = Vec::new();
         for (_, name) in ORDER.iter().filter(|(kind, _)| kinds & kind != 0) {
             let fd = fs::open(&self.own, name, libc::O_RDONLY, 0);
