@@ -28,10 +28,12 @@ mod net;
 mod process;
 mod same;
 mod seccomp;
+mod soak;
 mod starved;
 mod trace;
 mod verbs;
 mod warm;
+mod zygote;
 
 use harness::runner::{self, Tests};
 
@@ -53,12 +55,16 @@ const MODULES: &[(&str, Tests)] = &[
     ("process", process::TESTS),
     ("same", same::TESTS),
     ("seccomp", seccomp::TESTS),
+    ("soak", soak::TESTS),
     ("starved", starved::TESTS),
     ("trace", trace::TESTS),
     ("verbs", verbs::TESTS),
     ("warm", warm::TESTS),
     #[cfg(feature = "fault")]
     ("warm", warm::FAULTS),
+    ("zygote", zygote::TESTS),
+    #[cfg(feature = "fault")]
+    ("zygote", zygote::FAULTS),
 ];
 
 fn main() -> std::process::ExitCode {

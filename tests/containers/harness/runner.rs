@@ -85,7 +85,10 @@ pub fn main(modules: &[(&str, Tests)]) -> ExitCode {
     };
     for way in ways {
         // The others make containers in their own ways.
-        let own_way = |module: &str| module == "warm" && *way != Way::Cold;
+        let own_way = |module: &str| {
+            (module == "warm" && *way != Way::Cold)
+                || (matches!(module, "same" | "soak" | "zygote") && *way == Way::Cold)
+        };
         for (module, tests) in modules.iter().filter(|(module, _)| !own_way(module)) {
             for (name, run) in *tests {
                 let name = format!("{way}::{module}::{name}");

@@ -35,11 +35,6 @@ pub const TESTS: Tests = tests![
     containers_share_nothing,
 ];
 
-/// The ways that have a daemon: the other is what they are compared with.
-fn has_daemon(way: Way) -> bool {
-    way != Way::Cold
-}
-
 /// Says what signals it got, then goes on as this program.
 const LOOK: &str = r#"
 export SIGNALS="$(while read -r line; do
@@ -49,7 +44,7 @@ exec /look
 "#;
 
 /// A bundle whose program dumps what it sees.
-fn looker(way: Way) -> Bundle {
+pub fn looker(way: Way) -> Bundle {
     let b = Bundle::new(way);
     let program = std::env::current_exe().unwrap();
     fs::copy(program, b.rootfs("/look")).unwrap();
@@ -212,7 +207,7 @@ fn same_by(b: &Bundle, what: &str, options: &[&str], caller: &dyn Fn(Call) -> Ca
 }
 
 #[track_caller]
-fn same(b: &Bundle, what: &str) {
+pub fn same(b: &Bundle, what: &str) {
     let hits = same_by(b, what, &[], &|call| call);
     assert_eq!(hits, 2, "{what}: kits were not taken");
 }
@@ -220,16 +215,11 @@ fn same(b: &Bundle, what: &str) {
 /// The same of a config that is changed.
 #[track_caller]
 fn same_with(way: Way, what: &str, change: impl FnOnce(&mut Value)) {
-    if has_daemon(way) {
-        same(&looker(way).config(change), what);
-    }
+    same(&looker(way).config(change), what);
 }
 
 /// The caller's ambient state comes to the container, nothing of the daemon's does.
 fn odd_caller(way: Way) {
-    if !has_daemon(way) {
-        return;
-    }
     let mut b = looker(way).config(|spec| {
         let process = spec["process"].as_object_mut().unwrap();
         // What it doesn't say comes from the caller.

@@ -1,0 +1,110 @@
+//! Many containers through one daemon: nothing grows.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::harness::runner::Tests;
+use crate::harness::{Bundle, Call, Way, wait_for};
+use crate::tests;
+use crate::zygote::{configured, daemon};
+
+pub const TESTS: Tests = tests![soak];
+
+/// What the kernel and the daemon hold.
+#[derive(Debug)]
+struct Held {
+    mounts: usize,
+    cgroups: usize,
+    namespaces: usize,
+    descriptors: usize,
+    resident: u64,
+}
+
+fn held(b: &Bundle) -> Held {
+    let lines = |path: &str| fs::read_to_string(path).unwrap().lines().count();
+    let count = |path: &str, what: &str| {
+        let found = Command::new("find").args([path, "-type", what]).output();
+        found.unwrap().stdout.split(|b| *b == b'\n').count()
+    };
+    let pid = daemon(b).pid();
+    let mut namespaces = BTreeSet::new();
+    let mut descriptors = 0;
+    for fd in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+        descriptors += 1;
+        let link = fs::read_link(fd.path()).unwrap_or_default();
+        if link.to_string_lossy().contains(":[4") {
+            namespaces.insert(link);
+        }
+    }
+    Held {
+        mounts: lines("/proc/self/mountinfo"),
+        cgroups: count("/sys/fs/cgroup", "d"),
+        namespaces: namespaces.len(),
+        descriptors,
+        resident: daemon(b).status()["resident"].as_u64().unwrap(),
+    }
+}
+
+/// utime and stime.
+fn worked(pid: i32) -> (String, String) {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let words: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    (words[11].to_owned(), words[12].to_owned())
+}
+
+/// Many containers, RUNZ_SOAK of them (hack/test's stage `soak`), four at a time: the daemon has what it had, and
+/// rests.
+fn soak(way: Way) {
+    let many = std::env::var("RUNZ_SOAK").ok().and_then(|n| n.parse().ok());
+    let many: usize = many.unwrap_or(200);
+    let b = configured(way, "first = 8\npool = 8\n");
+    let cycles = |n: usize, name: &str| {
+        for i in 0..n {
+            let id = format!("{}-{name}-{i}", b.id);
+            let zygote = |call: Call| call.env("RUNZ_ZYGOTE", "require");
+            let made = zygote(b.call("create").arg("--bundle").arg(&b.dir).arg(&id));
+            made.run().ok();
+            b.call("start").arg(&id).run().ok();
+            b.call("delete").args(["--force", &id]).run().ok();
+        }
+    };
+    let settled = || {
+        wait_for("a full pool", || {
+            (daemon(&b).sum("ready") == 8).then_some(())
+        });
+    };
+    cycles(20, "first");
+    settled();
+    let before = held(&b);
+    std::thread::scope(|scope| {
+        for loops in 0..4 {
+            let cycles = &cycles;
+            scope.spawn(move || cycles(many / 4, &loops.to_string()));
+        }
+    });
+    settled();
+    assert_eq!(daemon(&b).sum("hits") as usize, 20 + many / 4 * 4);
+    let after = held(&b);
+    let same = |h: &Held| (h.namespaces, h.descriptors);
+    assert_eq!(same(&before), same(&after));
+    // Others make containers meanwhile; but not as many.
+    let slack = 60.min(many / 3);
+    assert!(after.mounts < before.mounts + slack, "{before:?} {after:?}");
+    assert!(
+        after.cgroups < before.cgroups + slack,
+        "{before:?} {after:?}"
+    );
+    assert!(
+        after.resident < before.resident + (1 << 20),
+        "{before:?} {after:?}"
+    );
+    // The reading of its status was its last work.
+    let pid = daemon(&b).pid();
+    let (first, second) = (worked(pid), {
+        std::thread::sleep(Duration::from_secs(2));
+        worked(pid)
+    });
+    assert_eq!(first, second, "it works without being asked");
+}
