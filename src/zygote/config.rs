@@ -71,7 +71,7 @@ impl Config {
         let config: Config = toml::from_str(text).map_err(|error| {
             let line = error
                 .span()
-                .map_or(0, |span| text[..span.start].lines().count().max(1));
+                .map_or(1, |span| text[..span.start].split('\n').count());
             anyhow::anyhow!("line {line}: {}", error.message())
         })?;
         ensure!(config.rate > 0, "rate: must be at least 1");
