@@ -44,3 +44,6 @@ pub fn socket(root: &Path) -> PathBuf {
 pub fn plans(root: &Path) -> PathBuf {
     directory(root).join("plans")
 }
+
+#[cfg(test)]
+mod tests;
