@@ -11,6 +11,7 @@
 //! has all the `unsafe`. README, "How it works", tells more.
 
 #![cfg_attr(not(test), no_main)]
+#![cfg_attr(fuzzing, allow(dead_code))]
 
 mod bundle;
 mod cgroup;
@@ -33,6 +34,10 @@ mod store;
 mod sys;
 mod trace;
 mod zygote;
+
+#[cfg(fuzzing)]
+#[path = "../tests/fuzz/fuzz_targets/wire.rs"]
+mod wire;
 
 use std::io::Write as _;
 

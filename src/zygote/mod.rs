@@ -20,7 +20,7 @@ pub mod daemon;
 pub mod kit;
 mod parking;
 pub mod plans;
-mod pools;
+pub mod pools;
 pub mod shape;
 pub mod status;
 pub mod warm;
