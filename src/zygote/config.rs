@@ -30,7 +30,7 @@ pub struct Config {
     pub memory: u64,
     /// How many kits are made a second at most.
     pub rate: u32,
-    /// How long no request may come before a kit is made, in milliseconds: those who ask have the CPUs
+    /// How long no request may come before a kit or a warm container is made, in milliseconds: those who ask have the CPUs
     /// first. Not waited for when less than a quarter of a pool is left.
     pub quiet: u64,
     /// After how many seconds a kit is too old, since the host's settings that it was made with may
@@ -84,6 +84,11 @@ impl Config {
     pub fn most(&self) -> usize {
         let by_memory = (self.memory << 20) / KIT_MEMORY;
         self.kits.min(by_memory as usize)
+    }
+
+    /// How long those who ask have the CPUs to themselves.
+    pub fn quiet(&self) -> Duration {
+        Duration::from_millis(self.quiet)
     }
 
     /// The least time between two kits.

@@ -237,7 +237,10 @@ impl Daemon<'_> {
                 true => self.pools.next(&self.config).map(|(at, _)| at),
                 false => Some(now),
             };
-            let until = due.into_iter().chain(clean).chain(self.parking.due(now));
+            let until = due
+                .into_iter()
+                .chain(clean)
+                .chain(self.parking.due(now, self.config.quiet()));
             let until = until.min();
             let wait = match until {
                 None => EpollTimeout::NONE,
@@ -259,7 +262,7 @@ impl Daemon<'_> {
             }
             // Only when nobody waits.
             if n == 0 {
-                self.parking.tend(Instant::now());
+                self.parking.tend(Instant::now(), self.config.quiet());
                 if !self.learn() {
                     self.refill();
                 }

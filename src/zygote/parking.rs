@@ -81,6 +81,8 @@ struct Pool {
     generation: u64,
     parked: VecDeque<Keeper>,
     making: Option<Keeper>,
+    /// When one was handed over last.
+    taken: Option<Instant>,
     /// Why the last one couldn't be made, how often in a row, and when to try again.
     failed: Option<(String, u32, Instant)>,
     /// Those who wait until all are there.
@@ -143,6 +145,7 @@ impl Pool {
             generation: 0,
             parked: VecDeque::new(),
             making: None,
+            taken: None,
             failed: None,
             waiting: Vec::new(),
             seen: status::Warm {
@@ -172,11 +175,17 @@ impl Pool {
         }
     }
 
-    /// When the next one is to be made; `None`: all are there, or on their way.
-    fn due(&self, now: Instant) -> Option<Instant> {
-        let short = self.parked.len() < self.provision.count as usize;
-        let wanted = short && self.making.is_none() && self.bundle.is_ok();
-        wanted.then(|| self.failed.as_ref().map_or(now, |(_, _, again)| *again))
+    /// When the next one is to be made; `None`: all are there, or on their way. As with kits, those who
+    /// ask have the CPUs first, as long as a quarter of the pool is left.
+    fn due(&self, now: Instant, quiet: Duration) -> Option<Instant> {
+        let (ready, count) = (self.parked.len(), self.provision.count as usize);
+        let wanted = ready < count && self.making.is_none() && self.bundle.is_ok();
+        let rest = self.taken.filter(|_| ready * 4 >= count);
+        let at = match &self.failed {
+            Some((_, _, again)) => *again,
+            None => rest.map_or(now, |taken| taken + quiet),
+        };
+        wanted.then_some(at)
     }
 
     fn answer_waiting(&mut self) {
@@ -397,6 +406,7 @@ impl<'a> Parking<'a> {
         while let Some(keeper) = pool.parked.pop_front() {
             if socket::send(&keeper.socket, &[0], Some(peer.as_fd())).is_ok() {
                 pool.seen.hits += 1;
+                pool.taken = Some(Instant::now());
                 self.handed.push((keeper.pid, keeper.directory));
                 return self.remove(&left);
             }
@@ -409,18 +419,22 @@ impl<'a> Parking<'a> {
     }
 
     /// When there is something to be done without being asked.
-    pub fn due(&self, now: Instant) -> Option<Instant> {
+    pub fn due(&self, now: Instant, quiet: Duration) -> Option<Instant> {
         let busy = self.pools.iter().any(|pool| pool.making.is_some());
         let next = match busy {
             true => None,
-            false => self.pools.iter().filter_map(|pool| pool.due(now)).min(),
+            false => self
+                .pools
+                .iter()
+                .filter_map(|pool| pool.due(now, quiet))
+                .min(),
         };
         let look = (!self.pools.is_empty()).then(|| self.looked + LOOK);
         next.into_iter().chain(look).min()
     }
 
     /// Does it.
-    pub fn tend(&mut self, now: Instant) {
+    pub fn tend(&mut self, now: Instant, quiet: Duration) {
         if self.looked + LOOK <= now {
             self.looked = now;
             self.pools.iter_mut().for_each(Pool::look);
@@ -430,7 +444,11 @@ impl<'a> Parking<'a> {
         }
         // The emptiest first.
         let due = (0..self.pools.len())
-            .filter(|at| self.pools[*at].due(now).is_some_and(|due| due <= now))
+            .filter(|at| {
+                self.pools[*at]
+                    .due(now, quiet)
+                    .is_some_and(|due| due <= now)
+            })
             .min_by_key(|at| self.pools[*at].parked.len());
         let Some(at) = due else { return };
         self.pools[at].look();

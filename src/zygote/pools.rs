@@ -100,7 +100,7 @@ impl Pools {
                 at = *again;
             } else if pool.kits.len() * 4 >= pool.target {
                 // Those who ask have the CPUs first, as long as it isn't they who will have to wait.
-                at = self.last_request.unwrap_or(at) + Duration::from_millis(config.quiet);
+                at = self.last_request.unwrap_or(at) + config.quiet();
             }
             if let Some(last) = self.recent.back() {
                 at = at.max(*last + config.pause());
