@@ -309,8 +309,7 @@ impl Daemon<'_> {
     fn serve(&mut self, source: Source) -> Then {
         match source {
             Source::Signals => return self.signal(),
-            Source::Requests => return self.accept(source),
-            Source::Metrics => return self.accept(source),
+            Source::Requests | Source::Metrics => return self.accept(source),
             Source::Keepers => self.parking.hear(),
             Source::Peer(token) => {
                 let Some(peer) = self.peers.remove(&token) else {
@@ -328,7 +327,12 @@ impl Daemon<'_> {
                         Err(error) => {
                             self.refused += 1;
                             let why = sentence(&error);
-                            self.log.warn(format_args!("zygote: refused: {why}"));
+                            // Not one line for each, if somebody means it.
+                            if self.refused.is_power_of_two() {
+                                let n = self.refused;
+                                self.log
+                                    .warn(format_args!("zygote: refused, {n} by now: {why}"));
+                            }
                             let _ = self.answer(&fd, &Reply::Refused(why), &[]);
                         }
                     },
@@ -372,8 +376,10 @@ impl Daemon<'_> {
                 Source::Metrics => (socket::accept(&self.metrics), Peer::Scrapes),
                 _ => (socket::accept(&self.requests), Peer::Asks),
             };
-            let Ok(fd) = accepted else {
-                return Then::Serve;
+            let fd = match accepted {
+                Ok(fd) => fd,
+                Err(Errno::EMFILE | Errno::ENFILE) if self.make_room() => continue,
+                Err(_) => return Then::Serve,
             };
             // Closed at once when there is no room, or it isn't one of ours.
             let own = cred::effective_ids().0;
@@ -395,6 +401,21 @@ impl Daemon<'_> {
                 return Then::Stop;
             }
         }
+    }
+
+    /// Lets go of descriptors, for a caller who waits wakes us again and again: of a kit, or else of
+    /// everybody who is connected. Whether there was anything.
+    fn make_room(&mut self) -> bool {
+        if self.pools.shed() {
+            return true;
+        }
+        if self.peers.is_empty() {
+            // Rather late than in circles.
+            std::thread::sleep(self.config.quiet());
+            return false;
+        }
+        self.peers.clear();
+        true
     }
 
     /// Takes one request; `None`: he has left.

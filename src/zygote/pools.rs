@@ -156,12 +156,7 @@ impl Pools {
                 pool.target = (pool.target - pool.target / 4).max(config.first.min(config.pool));
             }
         }
-        while self.count() > config.most() {
-            let largest = self.pools.values_mut().max_by_key(|pool| pool.kits.len());
-            let Some(largest) = largest else { break };
-            largest.kits.pop_front();
-            largest.seen.dropped += 1;
-        }
+        while self.count() > config.most() && self.shed() {}
         let pools = self.pools.values();
         let ends = pools.map(|pool| {
             pool.kits
@@ -169,6 +164,17 @@ impl Pools {
                 .map_or(pool.asked, |k| k.made.min(pool.asked))
         });
         ends.min().map(|first| first + age)
+    }
+
+    /// Throws away the oldest kit of the largest pool; whether there was one.
+    pub fn shed(&mut self) -> bool {
+        let largest = self.pools.values_mut().max_by_key(|pool| pool.kits.len());
+        let Some(pool) = largest.filter(|pool| !pool.kits.is_empty()) else {
+            return false;
+        };
+        pool.kits.pop_front();
+        pool.seen.dropped += 1;
+        true
     }
 
     /// Everything, to be told.

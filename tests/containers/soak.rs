@@ -48,7 +48,7 @@ fn held(b: &Bundle) -> Held {
 }
 
 /// utime and stime.
-fn worked(pid: i32) -> (String, String) {
+pub fn worked(pid: i32) -> (String, String) {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let words: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     (words[11].to_owned(), words[12].to_owned())

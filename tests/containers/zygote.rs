@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{
@@ -18,6 +19,7 @@ use serde_json::json;
 
 use crate::harness::runner::Tests;
 use crate::harness::{Bundle, Call, Daemon, Way, host, wait_for};
+use crate::soak::worked;
 use crate::tests;
 
 pub const TESTS: Tests = tests![
@@ -33,6 +35,7 @@ pub const TESTS: Tests = tests![
     hostile_scrapers,
     flood,
     few_descriptors,
+    no_descriptor_for_callers,
     full_disk,
 ];
 
@@ -461,6 +464,35 @@ fn few_descriptors(way: Way) {
             "{status}"
         );
     }
+}
+
+/// Connections for which it has no descriptor left: it lets kits go rather than callers, and doesn't
+/// run in circles.
+fn no_descriptor_for_callers(way: Way) {
+    let b = configured(way, "first = 8\npool = 8\n").auto();
+    b.run().ok();
+    wait_for("a full pool", || {
+        (daemon(&b).sum("ready") == 8).then_some(())
+    });
+    let pid = daemon(&b).pid();
+    let open = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let limit = open() + 2;
+    let mut command = Command::new("prlimit");
+    command.args(["--pid", &pid.to_string()]);
+    let status = command.arg(format!("--nofile={limit}:{limit}")).status();
+    assert!(status.unwrap().success());
+    let path = b.root.join("@zygote/socket");
+    // More than there will be room for, even without any kit.
+    let idle: Vec<_> = (0..limit + 20)
+        .map_while(|_| connected(&path).ok())
+        .collect();
+    assert!(idle.len() > limit);
+    assert_eq!(b.run().code, 0);
+    let first = worked(pid);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(first, worked(pid), "it works without being asked");
+    drop(idle);
+    serves(&b);
 }
 
 /// ENOSPC for plans: they aren't kept, that's all. For the socket: it says so.
