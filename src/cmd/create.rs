@@ -96,34 +96,7 @@ pub fn make(
         notify: reports.then(|| state_directory.join("notify")),
         rootless: c.rootless,
     };
-    // A zygote has written them, be it there or not.
-    let plans = (c.zygote != Prepared::Off).then(|| zygote::plans(&c.root.path));
-    let mut host = host::Host::look(c.in_user_namespace, false);
-    let plans = plans.filter(|_| changes.is_none());
-    if plans.is_some() {
-        c.trace.begin("kept plan");
-    }
-    // Without any, nothing is hashed.
-    let plans = plans.filter(|dir| dir.is_dir());
-    let look = |dir: &PathBuf| plans::look(dir, &config, &plan_options, &mut host);
-    let whole = plans.as_ref().and_then(look);
-    let decide = |dir| plans::filter::decide(dir, &config, &plan_options, &mut host);
-    let part = match whole {
-        None => plans.as_deref().and_then(decide),
-        Some(_) => None,
-    };
-    let (known, filtered) = (whole.is_some(), part.is_some());
-    let mut decided = match whole.or(part) {
-        Some(decided) => decided,
-        None => {
-            let mut bundle = bundle::understand(&config, &directory)?;
-            if let Some(changes) = changes {
-                changes.apply(&mut bundle.spec);
-            }
-            c.trace.begin("plan");
-            decided::decide(&bundle, &plan_options, &mut host)?
-        }
-    };
+    let (mut decided, kept) = decide(c, &config, changes, &plan_options)?;
     // Beside where it says: there are several of a pool's config.
     if let Some(path) = &mut decided.plan.cgroups_path
         && (kind.is_warm() || changes.is_some())
@@ -148,9 +121,10 @@ pub fn make(
     c.trace.begin("ask for a kit");
     let asked = match connect(c)? {
         Some(client) => {
-            let seen = || match known || changes.is_some() {
-                true => plans::Seen::default(),
-                false => plans::Seen::new(&config, &plan_options, filtered),
+            let seen = || match kept {
+                Kept::Whole => plans::Seen::default(),
+                _ if changes.is_some() => plans::Seen::default(),
+                _ => plans::Seen::new(&config, &plan_options, kept == Kept::Filter),
             };
             ask(c, client, plan, seen, &plan_options)?
         }
@@ -184,6 +158,45 @@ pub fn make(
             Err(error)
         }
     }
+}
+
+/// How much of a decision was there already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Nothing,
+    /// The compiled filter.
+    Filter,
+    Whole,
+}
+
+/// Decides a config, as far as that wasn't done when the zygote saw it before.
+fn decide(
+    c: &Context,
+    config: &[u8],
+    changes: Option<&bundle::Changes>,
+    options: &Options,
+) -> Result<(Decided, Kept)> {
+    let mut host = host::Host::look(c.in_user_namespace, false);
+    if c.zygote != Prepared::Off && changes.is_none() {
+        c.trace.begin("kept plan");
+        let plans = zygote::plans(&c.root.path);
+        // Where there are none, nothing is hashed.
+        if plans.is_dir() {
+            if let Some(decided) = plans::look(&plans, config, options, &mut host) {
+                return Ok((decided, Kept::Whole));
+            }
+            if let Some(decided) = plans::filter::decide(&plans, config, options, &mut host) {
+                return Ok((decided, Kept::Filter));
+            }
+        }
+    }
+    let mut bundle = bundle::understand(config, &options.bundle)?;
+    if let Some(changes) = changes {
+        changes.apply(&mut bundle.spec);
+    }
+    c.trace.begin("plan");
+    let decided = decided::decide(&bundle, options, &mut host)?;
+    Ok((decided, Kept::Nothing))
 }
 
 type Built = (
@@ -394,20 +407,11 @@ fn settle(
     c.trace.begin("settle");
     let result = (|| {
         let (terminal, pidfd) = (&options.console_socket, &options.pidfd_socket);
-        let console = match kind.is_warm() {
-            true => started.console.take(),
-            false => {
-                let console = started.console.take();
-                super::give_away(
-                    c,
-                    console,
-                    started.pidfd.as_fd(),
-                    terminal,
-                    pidfd,
-                    b"standard",
-                )?
-            }
-        };
+        let mut console = started.console.take();
+        if !kind.is_warm() {
+            let own = started.pidfd.as_fd();
+            console = super::give_away(c, console, own, terminal, pidfd, b"standard")?;
+        }
         fault::point("create:settled")?;
         container.commit()?;
         fault::point("create:committed")?;

@@ -81,9 +81,15 @@ fn read(path: &str) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("read {path}"))
 }
 
-fn inode(path: &str) -> Result<(u64, u64)> {
+/// Device and inode of what is there.
+pub fn inode(path: &str) -> Result<(u64, u64)> {
     let found = std::fs::metadata(path).with_context(|| format!("stat {path}"))?;
     Ok((found.dev(), found.ino()))
+}
+
+/// The calling process's security label; empty without an LSM.
+pub fn label() -> Vec<u8> {
+    std::fs::read("/proc/self/attr/current").unwrap_or_default()
 }
 
 impl Caller {
@@ -108,7 +114,7 @@ impl Caller {
         Ok(Caller {
             namespaces: namespaces.collect(),
             root: inode("/")?,
-            label: std::fs::read("/proc/self/attr/current").unwrap_or_default(),
+            label: label(),
             privileges: PRIVILEGES.iter().map(|name| line(name)).collect(),
             groups: line("Groups:"),
             signals: (mask("SigBlk:"), mask("SigIgn:")),

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::kit::{self, ORDER};
 use super::plans;
 use super::shape::{Fit, Place};
+use super::warm;
 use super::wire::{self, Reply, Request};
 use crate::cli::Prepared;
 use crate::init::{self, Ready};
@@ -74,17 +74,8 @@ impl Client {
 
     /// What is answered, until `deadline`, in at most `room` bytes; and the descriptors that come with it.
     pub fn answer(&self, deadline: Instant, room: usize) -> Result<(Reply, Vec<OwnedFd>)> {
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let left = PollTimeout::try_from(left + Duration::from_micros(999))
-                .unwrap_or(PollTimeout::MAX);
-            let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, left) {
-                Ok(0) => bail!("the zygote doesn't answer"),
-                Ok(_) => break,
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(failed(errno, "wait for the zygote")),
-            }
+        if !warm::await_readable(self.socket.as_fd(), Some(deadline))? {
+            bail!("the zygote doesn't answer");
         }
         let mut bytes = vec![0; room];
         let mut fds: [Option<OwnedFd>; socket::DESCRIPTORS] = [const { None }; _];

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use libc::{CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS};
 
+use super::caller;
 use super::shape::{Place, Shape, Tree};
 use super::wire::Maker;
 use crate::fault;
@@ -65,17 +66,12 @@ pub struct Workshop {
     pub maker: Maker,
 }
 
-fn identity(path: &CStr) -> Result<(u64, u64)> {
-    let stat = fs::stat_at(CWD, path, 0).map_err(|e| failed(e, format_args!("stat {path:?}")))?;
-    Ok((stat.st_dev, stat.st_ino))
-}
-
 /// Who we are, as far as it matters for kits.
 pub fn maker() -> Result<Maker> {
     Ok(Maker {
-        user: identity(c"/proc/self/ns/user")?,
-        network: identity(c"/proc/self/ns/net")?,
-        label: std::fs::read("/proc/self/attr/current").unwrap_or_default(),
+        user: caller::inode("/proc/self/ns/user")?,
+        network: caller::inode("/proc/self/ns/net")?,
+        label: caller::label(),
     })
 }
 

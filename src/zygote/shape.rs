@@ -3,7 +3,8 @@
 //! Kits are kept by their shape: two plans of equal shape get the same from the kernel. Whatever depends
 //! on more than the shape, be it the caller, the host's files or the container, is not in it.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use libc::{CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWUTS};
@@ -100,7 +101,8 @@ fn bare(plan: &Plan) -> bool {
     let cut_off = libc::MS_REC | libc::MS_SLAVE;
     let private = libc::MS_REC | libc::MS_PRIVATE;
     let hooks = &plan.hooks;
-    let rootfs = Path::new(std::ffi::OsStr::from_bytes(plan.rootfs.to_bytes()));
+    let path = |text: &'_ CStr| Path::new(OsStr::from_bytes(text.to_bytes())).to_owned();
+    let rootfs = path(&plan.rootfs);
     !plan.no_pivot
         && plan.rootfs_propagation == 0
         && (plan.propagation == cut_off || plan.propagation == private)
@@ -111,10 +113,7 @@ fn bare(plan: &Plan) -> bool {
         && hooks.create_container.is_empty()
         && plan.mounts.iter().all(|m| match &m.kind {
             // Mounts that come before it would be in the source, were it opened when its turn comes.
-            MountKind::Bind { source, .. } => {
-                let source = Path::new(std::ffi::OsStr::from_bytes(source.to_bytes()));
-                !source.starts_with(rootfs)
-            }
+            MountKind::Bind { source, .. } => !path(source).starts_with(&rootfs),
             // By the target's path in the host's /proc, if it's `legacy`.
             MountKind::New { fstype, legacy, .. } => {
                 legacy.is_none() && PATHLESS.contains(&fstype.as_bytes())
@@ -126,8 +125,6 @@ fn bare(plan: &Plan) -> bool {
 /// File systems whose source and options name nothing in another one: the path of a device or of a layer
 /// would be looked up in the mount namespace.
 const PATHLESS: [&[u8]; 6] = [b"tmpfs", b"proc", b"sysfs", b"devpts", b"mqueue", b"ramfs"];
-
-use std::os::unix::ffi::OsStrExt;
 
 /// What follows `/dev/` in a path of one more component.
 fn below_dev(path: &CString) -> Option<&[u8]> {

@@ -210,61 +210,45 @@ impl Status {
                 let _ = writeln!(text, "runz_zygote_{name}{labels} {value}");
             }
         };
-        let one = |value: f64| [(String::new(), value)];
-        metric(
-            "uptime_seconds",
-            "gauge",
-            "Time since the daemon began to serve.",
-            &one(self.uptime as f64),
-        );
-        metric(
-            "resident_bytes",
-            "gauge",
-            "Resident memory of the daemon.",
-            &one(self.resident as f64),
-        );
-        metric(
-            "open_descriptors",
-            "gauge",
-            "Open descriptors of the daemon.",
-            &one(self.descriptors as f64),
-        );
-        metric(
-            "kit_memory_bytes",
-            "gauge",
-            "Kernel memory of the kits, estimated.",
-            &one(self.kit_memory as f64),
-        );
-        metric(
-            "refused_total",
-            "counter",
-            "Requests that were not understood or not allowed.",
-            &one(self.refused as f64),
-        );
-        let each = |of: &dyn Fn(&Pool) -> f64| -> Vec<(String, f64)> {
+        for (name, kind, help, value) in [
+            (
+                "uptime_seconds",
+                "gauge",
+                "Time since the daemon began to serve.",
+                self.uptime,
+            ),
+            (
+                "resident_bytes",
+                "gauge",
+                "Resident memory of the daemon.",
+                self.resident,
+            ),
+            (
+                "open_descriptors",
+                "gauge",
+                "Open descriptors of the daemon.",
+                self.descriptors,
+            ),
+            (
+                "kit_memory_bytes",
+                "gauge",
+                "Kernel memory of the kits, estimated.",
+                self.kit_memory,
+            ),
+            (
+                "refused_total",
+                "counter",
+                "Requests that were not understood or not allowed.",
+                self.refused,
+            ),
+        ] {
+            metric(name, kind, help, &[(String::new(), value as f64)]);
+        }
+        for (name, kind, help, of) in KIT_METRICS {
             let pools = self.pools.iter();
-            pools
-                .map(|p| (format!("{{kit=\"{}\"}}", label(&p.shape)), of(p)))
-                .collect()
-        };
-        metric(
-            "kits",
-            "gauge",
-            "Kits that are ready.",
-            &each(&|p| p.ready as f64),
-        );
-        metric(
-            "kits_target",
-            "gauge",
-            "Kits that shall be ready.",
-            &each(&|p| p.target as f64),
-        );
-        metric(
-            "kits_handed_over_total",
-            "counter",
-            "Requests that got a kit.",
-            &each(&|p| p.hits as f64),
-        );
+            let values = pools.map(|p| (format!("{{kit=\"{}\"}}", label(&p.shape)), of(p)));
+            metric(name, kind, help, &values.collect::<Vec<_>>());
+        }
         let mut misses = Vec::new();
         for p in &self.pools {
             for (why, n) in [
@@ -272,102 +256,108 @@ impl Status {
                 ("empty", p.misses_empty),
                 ("broken", p.misses_broken),
             ] {
-                misses.push((
-                    format!("{{kit=\"{}\",why=\"{why}\"}}", label(&p.shape)),
-                    n as f64,
-                ));
+                let labels = format!("{{kit=\"{}\",why=\"{why}\"}}", label(&p.shape));
+                misses.push((labels, n as f64));
             }
         }
-        metric(
-            "misses_total",
-            "counter",
-            "Requests that went the cold way.",
-            &misses,
-        );
-        metric(
-            "kits_made_total",
-            "counter",
-            "Kits that were made.",
-            &each(&|p| p.made as f64),
-        );
-        metric(
-            "kits_dropped_total",
-            "counter",
-            "Kits that were thrown away.",
-            &each(&|p| p.dropped as f64),
-        );
-        metric(
-            "kit_cost_seconds",
-            "gauge",
-            "Time to make a kit, mean of the last ones.",
-            &each(&|p| p.cost / 1e6),
-        );
-        metric(
-            "oldest_kit_seconds",
-            "gauge",
-            "Age of the oldest kit.",
-            &each(&|p| p.oldest as f64),
-        );
-        let warm = |of: &dyn Fn(&Warm) -> f64| -> Vec<(String, f64)> {
+        let help = "Requests that went the cold way.";
+        metric("misses_total", "counter", help, &misses);
+        for (name, kind, help, of) in WARM_METRICS {
             let pools = self.warm.iter();
-            pools
-                .map(|p| (format!("{{pool=\"{}\"}}", label(&p.name)), of(p)))
-                .collect()
-        };
-        let mut warm_metric = |name: &str, kind: &str, help: &str, of: &dyn Fn(&Warm) -> f64| {
-            metric(name, kind, help, &warm(of));
-        };
-        warm_metric(
-            "warm_containers",
-            "gauge",
-            "Warm containers that are ready.",
-            &|p| p.ready as f64,
-        );
-        warm_metric(
-            "warm_containers_target",
-            "gauge",
-            "Warm containers that shall be ready.",
-            &|p| p.target as f64,
-        );
-        warm_metric(
-            "warm_handed_over_total",
-            "counter",
-            "Requests that got a warm container.",
-            &|p| p.hits as f64,
-        );
-        warm_metric(
-            "warm_misses_total",
-            "counter",
-            "Requests that found no warm container.",
-            &|p| p.misses as f64,
-        );
-        warm_metric(
-            "warm_made_total",
-            "counter",
-            "Warm containers that were made.",
-            &|p| p.made as f64,
-        );
-        warm_metric(
-            "warm_failed_total",
-            "counter",
-            "Warm containers that could not be made, or died.",
-            &|p| p.failed as f64,
-        );
-        warm_metric(
-            "warm_replaced_total",
-            "counter",
-            "Warm containers whose bundle had changed.",
-            &|p| p.replaced as f64,
-        );
-        warm_metric(
-            "warm_cost_seconds",
-            "gauge",
-            "Time to make a warm container, the last one.",
-            &|p| p.cost as f64 / 1e6,
-        );
+            let values = pools.map(|p| (format!("{{pool=\"{}\"}}", label(&p.name)), of(p)));
+            metric(name, kind, help, &values.collect::<Vec<_>>());
+        }
         text
     }
 }
+
+/// A metric of each of several: name, type, help, value.
+type Metric<T> = (&'static str, &'static str, &'static str, fn(&T) -> f64);
+
+const KIT_METRICS: [Metric<Pool>; 7] = [
+    ("kits", "gauge", "Kits that are ready.", |p| p.ready as f64),
+    ("kits_target", "gauge", "Kits that shall be ready.", |p| {
+        p.target as f64
+    }),
+    (
+        "kits_handed_over_total",
+        "counter",
+        "Requests that got a kit.",
+        |p| p.hits as f64,
+    ),
+    ("kits_made_total", "counter", "Kits that were made.", |p| {
+        p.made as f64
+    }),
+    (
+        "kits_dropped_total",
+        "counter",
+        "Kits that were thrown away.",
+        |p| p.dropped as f64,
+    ),
+    (
+        "kit_cost_seconds",
+        "gauge",
+        "Time to make a kit, mean of the last ones.",
+        |p| p.cost / 1e6,
+    ),
+    (
+        "oldest_kit_seconds",
+        "gauge",
+        "Age of the oldest kit.",
+        |p| p.oldest as f64,
+    ),
+];
+
+const WARM_METRICS: [Metric<Warm>; 8] = [
+    (
+        "warm_containers",
+        "gauge",
+        "Warm containers that are ready.",
+        |p| p.ready as f64,
+    ),
+    (
+        "warm_containers_target",
+        "gauge",
+        "Warm containers that shall be ready.",
+        |p| p.target as f64,
+    ),
+    (
+        "warm_handed_over_total",
+        "counter",
+        "Requests that got a warm container.",
+        |p| p.hits as f64,
+    ),
+    (
+        "warm_misses_total",
+        "counter",
+        "Requests that found no warm container.",
+        |p| p.misses as f64,
+    ),
+    (
+        "warm_made_total",
+        "counter",
+        "Warm containers that were made.",
+        |p| p.made as f64,
+    ),
+    (
+        "warm_failed_total",
+        "counter",
+        "Warm containers that could not be made, or died.",
+        |p| p.failed as f64,
+    ),
+    (
+        "warm_replaced_total",
+        "counter",
+        "Warm containers whose bundle had changed.",
+        |p| p.replaced as f64,
+    ),
+    (
+        "warm_cost_seconds",
+        "gauge",
+        "Time to make a warm container, the last one.",
+        |p| p.cost as f64 / 1e6,
+    ),
+];
 
 /// A label's value, escaped.
 fn label(text: &str) -> String {

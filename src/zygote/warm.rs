@@ -7,7 +7,7 @@
 //!      │ ◀── Parked ────────── │                                  │
 //!      │ ◀──────────────────── │ ───────────────── Take, Order ── │   one connection, to the daemon
 //!      │ ── the connection ──▶ │                                  │   and out of it
-//!      │ ── Taken ───────────── ───────────────────────────────▶ │   from here on he waits longer
+//!      │ ── Done (`wire`) ──────────────────────────────────────▶ │   from here on he waits longer
 //!                              │ ── Prepared (+ pidfd, terminal) ▶│   or Refused: go the cold way
 //!                              │                                  │   moves it to its id; from here on
 //!                              │                                  │   there is no cold way
@@ -91,8 +91,6 @@ pub struct Order {
 /// What a keeper tells the caller.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
-    /// It's another one's business now: wait for him.
-    Taken,
     /// Not for him.
     Refused(String),
     /// All is done but to let it go. With it come a pidfd of its init, and the master of its terminal if

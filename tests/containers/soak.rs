@@ -22,7 +22,19 @@ struct Held {
     resident: u64,
 }
 
+/// What it holds once the connections over which it was asked are closed at its end, too.
 fn held(b: &Bundle) -> Held {
+    let resident = daemon(b).status()["resident"].as_u64().unwrap();
+    let look = || {
+        let held = held_now(b, resident);
+        std::thread::sleep(Duration::from_millis(50));
+        let again = held_now(b, resident);
+        (held.descriptors == again.descriptors).then_some(again)
+    };
+    wait_for("closed connections", look)
+}
+
+fn held_now(b: &Bundle, resident: u64) -> Held {
     let lines = |path: &str| fs::read_to_string(path).unwrap().lines().count();
     let count = |path: &str, what: &str| {
         let found = Command::new("find").args([path, "-type", what]).output();
@@ -43,7 +55,7 @@ fn held(b: &Bundle) -> Held {
         cgroups: count("/sys/fs/cgroup", "d"),
         namespaces: namespaces.len(),
         descriptors,
-        resident: daemon(b).status()["resident"].as_u64().unwrap(),
+        resident,
     }
 }
 
