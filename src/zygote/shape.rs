@@ -104,7 +104,6 @@ fn bare(plan: &Plan) -> bool {
     let path = |text: &'_ CStr| Path::new(OsStr::from_bytes(text.to_bytes())).to_owned();
     let rootfs = path(&plan.rootfs);
     !plan.no_pivot
-        && plan.rootfs_propagation == 0
         && (plan.propagation == cut_off || plan.propagation == private)
         // They may look for the host's files, or for the root file system by its host's path, in the
         // container's mount namespace.
