@@ -443,4 +443,4 @@ pub struct IntelRdt {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

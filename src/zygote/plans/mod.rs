@@ -363,4 +363,4 @@ impl Sightings {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -6,25 +6,14 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::plan::tests::options;
 use crate::{bundle, decided};
 
-fn machine() -> Host {
+/// This machine, whoever runs the tests.
+pub fn machine() -> Host {
     Host {
         euid: crate::sys::cred::effective_ids().0,
-        in_user_namespace: false,
-        last_capability: 40,
-        apparmor: false,
-        selinux: false,
-        kcore: true,
-        setgroups_denied: false,
-    }
-}
-
-fn options() -> Options {
-    Options {
-        id: "web".into(),
-        bundle: "/bundle".into(),
-        ..Options::default()
+        ..plan::tests::machine()
     }
 }
 

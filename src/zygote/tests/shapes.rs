@@ -4,8 +4,7 @@ use libc::{CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS};
 use serde_json::{Value, json};
 
 use super::super::shape::{self, Fit, Place, Shape};
-use crate::host::Host;
-use crate::plan::Options;
+use crate::plan::tests::{machine, options};
 use crate::{bundle, decided};
 
 pub const SPEC: &[u8] = include_bytes!("../../../tests/configs/spec.json");
@@ -18,20 +17,7 @@ pub const ALL: u64 = (CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) as u64 | NS;
 pub fn fit(config: &[u8], change: impl FnOnce(&mut Value)) -> Result<Fit, &'static str> {
     let mut config: Value = serde_json::from_slice(config).unwrap();
     change(&mut config);
-    let options = Options {
-        id: "web".into(),
-        bundle: "/bundle".into(),
-        ..Options::default()
-    };
-    let host = Host {
-        euid: 0,
-        in_user_namespace: false,
-        last_capability: 40,
-        apparmor: false,
-        selinux: false,
-        kcore: true,
-        setgroups_denied: false,
-    };
+    let (options, host) = (options(), machine());
     let text = serde_json::to_vec(&config).unwrap();
     let bundle = bundle::understand(&text, &options.bundle).unwrap();
     shape::of(&decided::on(&bundle, &options, &host).unwrap().plan)

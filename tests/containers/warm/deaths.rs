@@ -126,9 +126,13 @@ pub fn caller_killed(way: Way) {
     let p = Pool::created(Bundle::new(way).args(["true"]), 1);
     let run = p
         .warm(&[], "one")
-        .args(["--", "sh", "-c", "echo on; sleep 100"])
+        .args(["--", "sh", "-c"])
+        .arg("trap 'echo passed on' USR1; echo on; while :; do sleep 0.1; done")
         .spawn();
     run.wait_stdout("on");
+    // Before it knows that its program runs it would take it along.
+    run.signal(Signal::SIGUSR1);
+    run.wait_stdout("passed on");
     // As with a cold one: it goes on.
     run.signal(Signal::SIGKILL);
     run.wait().exits(-9);

@@ -5,27 +5,9 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::plan::tests::options;
+use crate::zygote::plans::tests::machine;
 use crate::zygote::plans::{Seen, Sightings, learn};
-
-fn machine() -> Host {
-    Host {
-        euid: crate::sys::cred::effective_ids().0,
-        in_user_namespace: false,
-        last_capability: 40,
-        apparmor: false,
-        selinux: false,
-        kcore: true,
-        setgroups_denied: false,
-    }
-}
-
-fn options() -> Options {
-    Options {
-        id: "web".into(),
-        bundle: "/bundle".into(),
-        ..Options::default()
-    }
-}
 
 fn podman() -> Value {
     let config = include_bytes!("../../../../tests/configs/podman.json");
