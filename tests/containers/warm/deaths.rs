@@ -138,11 +138,7 @@ pub fn caller_killed(way: Way) {
     run.wait().exits(-9);
     let state = p.b.call("state").arg(p.name("one")).run().ok();
     assert!(state.contains("\"running\""), "{state}");
-    p.b.call("delete")
-        .arg("--force")
-        .arg(p.name("one"))
-        .run()
-        .ok();
+    p.delete("one");
     p.wait_ready(1);
     p.settled(1);
     keepers(&p, 1);
@@ -201,11 +197,7 @@ pub fn caller_killed_at_every_step(way: Way) {
         fault(p.warm(&["-d"], "one"), "from:running", "kill")
             .run()
             .exits(-9);
-        p.b.call("delete")
-            .arg("--force")
-            .arg(p.name("one"))
-            .run()
-            .ok();
+        p.delete("one");
         p.wait_ready(1);
         p.settled(1);
         let said = fault(p.warm(&["-d"], "one"), "from:running", "eio")
@@ -217,11 +209,7 @@ pub fn caller_killed_at_every_step(way: Way) {
         p.wait_ready(1);
         let call = fault(p.warm(&[], "one").stdin("exit 0\n"), "from:ended", "kill");
         call.run().exits(-9);
-        p.b.call("delete")
-            .arg("--force")
-            .arg(p.name("one"))
-            .run()
-            .ok();
+        p.delete("one");
         p.wait_ready(1);
         p.settled(1);
     }

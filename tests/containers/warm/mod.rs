@@ -139,6 +139,12 @@ impl Pool {
         own.next().cloned().unwrap_or(Value::Null)
     }
 
+    /// Removes a container of a caller, running or not.
+    pub fn delete(&self, name: &str) {
+        let call = self.b.call("delete").arg("--force");
+        call.arg(self.name(name)).run().ok();
+    }
+
     /// Waits until there are as many.
     #[track_caller]
     pub fn wait_ready(&self, count: u64) {

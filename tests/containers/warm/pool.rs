@@ -75,7 +75,7 @@ pub fn cold_ones_side_by_side(way: Way) {
         p.from(&["--detach"], id).run().ok();
     }
     for id in ["one", "two"] {
-        p.b.call("delete").arg("--force").arg(p.name(id)).run().ok();
+        p.delete(id);
     }
 }
 
