@@ -56,8 +56,8 @@ pub struct Parking<'a> {
     open_files: (u64, u64),
     epoll: Epoll,
     pools: Vec<Pool>,
-    /// Keepers that have a caller, and the directories that they are to leave.
-    handed: Vec<(i32, String)>,
+    /// All keepers that live, and the directories of their containers until those are somebody's.
+    keepers: Vec<(i32, String)>,
     next: u64,
     looked: Instant,
 }
@@ -65,9 +65,7 @@ pub struct Parking<'a> {
 /// The keeper of one container.
 struct Keeper {
     token: u64,
-    pid: i32,
     socket: OwnedFd,
-    directory: String,
     /// The pool's generation when it began.
     generation: u64,
     since: Instant,
@@ -229,7 +227,7 @@ impl<'a> Parking<'a> {
             open_files,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed(e, "epoll"))?,
             pools: Vec::new(),
-            handed: Vec::new(),
+            keepers: Vec::new(),
             next: 0,
             looked: Instant::now(),
         };
@@ -291,13 +289,13 @@ impl<'a> Parking<'a> {
         }
     }
 
-    /// A child has ended. If it was the keeper of a container on its way to its caller, and that is
-    /// still where it was made, it was killed.
+    /// A child has ended. If it was a keeper, and its container is still where it was made, it was killed:
+    /// whoever ends by himself has removed it, or it's somebody's.
     pub fn reaped(&mut self, pid: i32) {
-        let Some(at) = self.handed.iter().position(|(its, _)| *its == pid) else {
+        let Some(at) = self.keepers.iter().position(|(its, _)| *its == pid) else {
             return;
         };
-        let (_, directory) = self.handed.swap_remove(at);
+        let (_, directory) = self.keepers.swap_remove(at);
         if self.directory.join("warm").join(&directory).exists() {
             self.remove(&[directory]);
         }
@@ -402,19 +400,15 @@ impl<'a> Parking<'a> {
             return;
         }
         tell(peer, &Reply::Done);
-        let mut left = Vec::new();
         while let Some(keeper) = pool.parked.pop_front() {
             if socket::send(&keeper.socket, &[0], Some(peer.as_fd())).is_ok() {
                 pool.seen.hits += 1;
                 pool.taken = Some(Instant::now());
-                self.handed.push((keeper.pid, keeper.directory));
-                return self.remove(&left);
+                return;
             }
-            // It has died; what it left is removed.
-            left.push(keeper.directory);
+            // It has died.
         }
         pool.seen.misses += 1;
-        self.remove(&left);
         let _ = warm::send(peer, &Answer::Refused("all are taken".to_owned()), &[]);
     }
 
@@ -482,11 +476,10 @@ impl<'a> Parking<'a> {
             daemon: its,
         })?;
         let generation = pool.generation;
+        self.keepers.push((pid, directory));
         self.pools[at].making = Some(Keeper {
             token,
-            pid,
             socket: ours,
-            directory,
             generation,
             since: now,
         });
@@ -530,18 +523,14 @@ impl<'a> Parking<'a> {
                 pool.answer_waiting();
             }
             other => {
-                let (why, gone) = match other {
-                    Ok(Some((Report::Failed(why), _))) => (why, false),
-                    _ => ("its keeper was killed".to_owned(), true),
+                let why = match other {
+                    Ok(Some((Report::Failed(why), _))) => why,
+                    _ => "its keeper was killed".to_owned(),
                 };
                 let name = &pool.provision.name;
                 self.log.warn(format_args!("zygote: pool {name:?}: {why}"));
                 pool.fail(why, now);
                 pool.answer_waiting();
-                // One that says what went wrong removes what it has made.
-                if gone {
-                    self.remove(&[keeper.directory]);
-                }
             }
         }
     }
