@@ -16,7 +16,7 @@ use crate::store::{self, Container, Record};
 use crate::sys::process::{self, Exit};
 use crate::sys::{fs, socket};
 use crate::zygote::caller::Caller;
-use crate::zygote::client::{self, PATIENCE};
+use crate::zygote::client;
 use crate::zygote::warm::{self, Answer, Order, Provision};
 use crate::zygote::wire::{self, Reply, Request};
 use crate::{fault, hooks, log};
@@ -157,7 +157,8 @@ fn promised(c: &Context, options: &cli::Run, asked: &Asked, caller: Caller) -> R
     let streams = [0, 1, 2].map(|n| fs::inherited(n).unwrap_or(null.as_fd()));
     let sent = warm::send(client.fd(), &order, &streams);
     // Where that failed he has hung up already, and this says why.
-    match client.answer(Instant::now() + PATIENCE, wire::MOST)?.0 {
+    let patience = client::patience(c.zygote);
+    match client.answer(Instant::now() + patience, wire::MOST)?.0 {
         Reply::Done => {}
         Reply::Refused(why) => bail!("{why}"),
         _ => bail!("the zygote answered something else"),

@@ -24,6 +24,14 @@ pub const PATIENCE: Duration = Duration::from_millis(20);
 /// The same where nothing else will do.
 pub const LONG: Duration = Duration::from_secs(10);
 
+/// How long an answer is waited for by who wants it so.
+pub fn patience(use_it: Prepared) -> Duration {
+    match use_it {
+        Prepared::Require => LONG,
+        _ => PATIENCE,
+    }
+}
+
 /// A connection to the daemon.
 pub struct Client {
     socket: OwnedFd,
@@ -54,15 +62,11 @@ impl Client {
 
     /// A kit was asked for, for a plan with as many `mounts`.
     pub fn asked(self, fit: Fit, mounts: usize, use_it: Prepared) -> Asked {
-        let patience = match use_it {
-            Prepared::Require => LONG,
-            _ => PATIENCE,
-        };
         Asked {
             client: self,
             fit,
             mounts,
-            until: Instant::now() + patience,
+            until: Instant::now() + patience(use_it),
         }
     }
 
