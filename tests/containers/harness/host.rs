@@ -82,6 +82,14 @@ pub fn busybox() -> io::Result<&'static Path> {
     Ok(PATH.get_or_init(|| copy))
 }
 
+/// Copies this very program. By another process: if we wrote it, what another thread forks meanwhile would
+/// have it open for writing, too, and who executes it would find it busy.
+pub fn copy_own_program(to: &Path) {
+    let own = std::env::current_exe().expect("own path");
+    let status = std::process::Command::new("cp").arg(own).arg(to).status();
+    assert!(status.expect("run cp").success(), "copy this program");
+}
+
 /// The cgroup that a container named `id` gets when its config doesn't say.
 pub fn default_cgroup(id: &str) -> PathBuf {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();

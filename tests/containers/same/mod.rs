@@ -46,8 +46,7 @@ exec /look
 /// A bundle whose program dumps what it sees.
 pub fn looker(way: Way) -> Bundle {
     let b = Bundle::new(way);
-    let program = std::env::current_exe().unwrap();
-    fs::copy(program, b.rootfs("/look")).unwrap();
+    host::copy_own_program(&b.rootfs("/look"));
     b.config(|spec| {
         spec["process"]["args"] = json!(["sh", "-c", LOOK]);
         let env = spec["process"]["env"].as_array_mut().unwrap();

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::harness::runner::Tests;
-use crate::harness::{Bundle, Call, Daemon, Output, wait_for};
+use crate::harness::{Bundle, Call, Daemon, Output, host, wait_for};
 use crate::inside::ROLE;
 use crate::tests;
 use created::*;
@@ -198,8 +198,7 @@ impl Drop for Pool {
 
 /// Its program is this very one, in role `answer`.
 fn answers(b: Bundle) -> Bundle {
-    let own = std::env::current_exe().expect("own path");
-    fs::copy(own, b.rootfs("/answer")).expect("copy");
+    host::copy_own_program(&b.rootfs("/answer"));
     let role = format!("{ROLE}=answer");
     b.args(["/answer"])
         .config(|spec| spec["process"]["env"] = json!(["PATH=/bin", role]))
