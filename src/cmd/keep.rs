@@ -11,11 +11,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime as spec;
 
 use super::create::{self, Kind, Made};
-use super::{Context, delete};
-use crate::cgroup::update as cgroup_update;
-use crate::cgroup::{settings, settings::Purpose};
+use super::{Context, delete, update};
 use crate::init::park::Orders;
-use crate::launch::foreground::{self, Pipe, Signals};
+use crate::launch::flow::Flow;
+use crate::launch::foreground::{self, Signals};
 use crate::launch::{self, explain, failed};
 use crate::plan::{self, IdMaps};
 use crate::store;
@@ -386,7 +385,7 @@ impl Warm {
             plan.process = Some(planned(c, plan, &process)?);
         }
         if let Some(text) = &order.resources {
-            limit(c, cgroup.as_ref(), text)?;
+            update::limit(c, cgroup.as_ref(), text)?;
         }
         if let Some(name) = &hostname {
             record.config.hostname = name.to_string_lossy().into_owned();
@@ -544,21 +543,6 @@ fn planned(c: &Context, plan: &plan::Plan, process: &spec::Process) -> Result<pl
     plan::join(process, inside, &host, &mut Vec::new())
 }
 
-/// Sets limits, as `update` does.
-pub fn limit(c: &Context, cgroup: Option<&crate::cgroup::Cgroup>, text: &str) -> Result<()> {
-    let resources = cgroup_update::from_json(text).context("--resources")?;
-    let context = settings::Context {
-        purpose: Purpose::Update,
-        device_paths: &[],
-        unprivileged: c.rootless,
-    };
-    let cgroup = cgroup.context("--resources: the container has no cgroup of its own")?;
-    for warning in cgroup.update(&resources, &context)? {
-        c.log.warn(warning);
-    }
-    Ok(())
-}
-
 /// Sets the host's name of a process's UTS namespace.
 fn set_hostname(pid: i32, name: &std::ffi::CStr) -> Result<()> {
     let open = |pid: &str| {
@@ -572,50 +556,4 @@ fn set_hostname(pid: i32, name: &std::ffi::CStr) -> Result<()> {
     let set = crate::sys::cred::sethostname(name).map_err(|e| failed(e, "hostname: sethostname"));
     process::setns(own, kind).map_err(|e| failed(e, "return to the UTS namespace"))?;
     set
-}
-
-/// One of a program's standard streams, on its way to or from the caller's.
-struct Flow {
-    pipe: Box<Pipe>,
-    ends: Option<(OwnedFd, OwnedFd)>,
-}
-
-impl Flow {
-    fn new(from: OwnedFd, to: OwnedFd) -> Flow {
-        Flow {
-            pipe: Pipe::new(true),
-            ends: Some((from, to)),
-        }
-    }
-
-    fn goes_on(&self) -> bool {
-        self.ends.is_some()
-    }
-
-    fn wanted(&self) -> Option<PollFd<'_>> {
-        let (from, to) = self.ends.as_ref()?;
-        Some(match self.pipe.empty() {
-            true => PollFd::new(from.as_fd(), PollFlags::POLLIN),
-            false => PollFd::new(to.as_fd(), PollFlags::POLLOUT),
-        })
-    }
-
-    /// Moves what can be moved without waiting.
-    fn go_on(&mut self) {
-        let Some((from, to)) = &self.ends else {
-            return;
-        };
-        let input = PollFlags::POLLIN | PollFlags::POLLHUP;
-        if self.pipe.open && self.pipe.empty() && foreground::ready(from.as_fd(), input) {
-            self.pipe.fill(from.as_fd());
-        }
-        let mut taken = true;
-        while taken && !self.pipe.empty() && foreground::ready(to.as_fd(), PollFlags::POLLOUT) {
-            taken = self.pipe.drain(to.as_fd());
-        }
-        // Whoever writes learns that nobody reads, and the other way round.
-        if !taken || (!self.pipe.open && self.pipe.empty()) {
-            self.ends = None;
-        }
-    }
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::Context;
 use super::create::{self, Kind};
-use super::{delete, from, keep};
+use super::{delete, from, update};
 use crate::cli::Prepared;
 use crate::launch::{explain, failed, foreground};
 use crate::sys::process;
@@ -93,7 +93,7 @@ fn begin(
 ) -> Result<Option<notify::Socket>> {
     fault::point("run:made")?;
     if let Some(limits) = limits {
-        keep::limit(c, made.cgroup.as_ref(), limits)?;
+        update::limit(c, made.cgroup.as_ref(), limits)?;
     }
     if let Some(master) = &made.console {
         foreground::resize(master.as_fd());

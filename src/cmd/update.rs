@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
+use oci_spec::runtime as spec;
 
 use super::Context;
 use crate::cgroup::settings::Purpose;
@@ -32,18 +33,30 @@ pub fn update(c: &Context, options: &cli::Update) -> Result<u8> {
         .cgroup
         .as_ref()
         .context("the container has no cgroup of its own")?;
+    set(c, &Cgroup::open(path)?, &resources)?;
+    if let Some(change) = change {
+        change.apply()?;
+    }
+    Ok(0)
+}
+
+/// Sets limits, given as JSON, of a container that isn't its caller's yet.
+pub fn limit(c: &Context, cgroup: Option<&Cgroup>, text: &str) -> Result<()> {
+    let resources = cgroup_update::from_json(text).context("--resources")?;
+    let cgroup = cgroup.context("--resources: the container has no cgroup of its own")?;
+    set(c, cgroup, &resources)
+}
+
+fn set(c: &Context, cgroup: &Cgroup, resources: &spec::LinuxResources) -> Result<()> {
     let context = settings::Context {
         purpose: Purpose::Update,
         device_paths: &[],
         unprivileged: c.rootless,
     };
-    for warning in Cgroup::open(path)?.update(&resources, &context)? {
+    for warning in cgroup.update(resources, &context)? {
         c.log.warn(warning);
     }
-    if let Some(change) = change {
-        change.apply()?;
-    }
-    Ok(0)
+    Ok(())
 }
 
 /// The text of a file, or of stdin where that is `-`.

@@ -8,6 +8,7 @@ mod bare;
 mod entry;
 pub mod exe;
 pub mod explain;
+pub mod flow;
 pub mod foreground;
 mod idmap;
 mod inside;
