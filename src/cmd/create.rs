@@ -245,7 +245,6 @@ fn build(
         Some(place) => place.create(&request)?,
         None => None,
     };
-    let mut ran_hooks = false;
     let bundle_text = bundle.to_string_lossy().into_owned();
     let state = |status: &str, pid: i32| {
         store::spec_state(&options.id, status, pid, &bundle_text, annotations)
@@ -279,7 +278,6 @@ fn build(
             fifo: fifo.as_deref(),
             signal_mask,
             hooks: &mut |pid| {
-                ran_hooks = true;
                 let state = state("creating", pid);
                 hooks::run("prestart", &plan.hooks.prestart, &state, bundle)?;
                 hooks::run("createRuntime", &plan.hooks.create_runtime, &state, bundle)
@@ -319,7 +317,8 @@ fn build(
                 cgroup.discard();
             }
             let _ = rdt::remove(&record);
-            if ran_hooks {
+            // As in runc, whatever ran before. Of a warm one nobody knows.
+            if !kind.is_warm() {
                 let poststop = &plan.hooks.poststop;
                 if let Err(e) = hooks::run_all("poststop", poststop, &state("stopped", 0), bundle) {
                     c.log.warn(log::sentence(&e));

@@ -16,6 +16,7 @@ pub const TESTS: Tests = tests![
     namespaces_of_each,
     arguments,
     failure_ends_create,
+    poststop_follows_a_failed_create,
     failure_of_poststart_ends_the_container,
     failure_of_start_container,
     failure_of_poststop_is_a_warning,
@@ -241,6 +242,15 @@ fn failure_ends_create(way: Way) {
         assert!(!b.cgroup().exists());
         assert!(b.verb("state").fails().contains("does not exist"));
     }
+}
+
+/// runc runs it whatever ran before.
+fn poststop_follows_a_failed_create(way: Way) {
+    let mut b = Bundle::new(way).args(["/nothing"]);
+    let after = hook(&b, "poststop", "echo > $ROOT/after");
+    b.change(|spec| spec["hooks"]["poststop"] = json!([after]));
+    b.create().fails();
+    assert!(b.rootfs("after").exists());
 }
 
 fn failure_of_poststart_ends_the_container(way: Way) {
