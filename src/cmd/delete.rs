@@ -18,6 +18,14 @@ const KILL_WAIT: Duration = Duration::from_secs(10);
 
 /// `delete`.
 pub fn delete(c: &Context, options: &cli::Delete) -> Result<u8> {
+    if let Some(record) = take_away(c, options)? {
+        poststop(c, &record);
+    }
+    Ok(0)
+}
+
+/// All of it but the poststop hooks; `None`: there was no whole container.
+pub fn take_away(c: &Context, options: &cli::Delete) -> Result<Option<Record>> {
     c.trace.begin("record");
     let (container, record) = match store::open(&c.root, &options.id) {
         Ok(found) => found,
@@ -27,7 +35,7 @@ pub fn delete(c: &Context, options: &cli::Delete) -> Result<u8> {
                 remove_half(&half)?;
             }
             if options.force {
-                return Ok(0);
+                return Ok(None);
             }
             return Err(error);
         }
@@ -46,8 +54,8 @@ pub fn delete(c: &Context, options: &cli::Delete) -> Result<u8> {
         ),
     }
     fault::point("delete:killed")?;
-    destroy(c, &container, &record)?;
-    Ok(0)
+    remove(c, &container, &record)?;
+    Ok(Some(record))
 }
 
 /// Kills a container's init and waits for its end.
@@ -82,6 +90,13 @@ fn kill(record: &Record) -> Result<()> {
 
 /// Removes all that a stopped container held, its Record last, and runs its poststop hooks.
 pub fn destroy(c: &Context, container: &Container, record: &Record) -> Result<()> {
+    remove(c, container, record)?;
+    poststop(c, record);
+    Ok(())
+}
+
+/// Without the hooks.
+pub fn remove(c: &Context, container: &Container, record: &Record) -> Result<()> {
     c.trace.begin("cgroup");
     if let Some(path) = &record.runz.cgroup {
         // Usually empty: one rmdir. Otherwise processes are left which init didn't take along.
@@ -97,7 +112,11 @@ pub fn destroy(c: &Context, container: &Container, record: &Record) -> Result<()
     rdt::remove(record)?;
     c.trace.begin("remove");
     container.remove()?;
-    fault::point("delete:removed")?;
+    fault::point("delete:removed")
+}
+
+/// Runs the poststop hooks of a container that is gone. They inherit what the calling process has.
+pub fn poststop(c: &Context, record: &Record) {
     c.trace.begin("poststop");
     let state = record.spec_state("stopped", 0);
     let bundle = Path::new(&record.runz.bundle);
@@ -105,7 +124,6 @@ pub fn destroy(c: &Context, container: &Container, record: &Record) -> Result<()
     if let Err(error) = hooks::run_all("poststop", &record.runz.poststop, &state, bundle) {
         c.log.warn(log::sentence(&error));
     }
-    Ok(())
 }
 
 /// How long the init of a killed `create` may take to see that it has no parent any more.

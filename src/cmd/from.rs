@@ -187,14 +187,10 @@ fn promised(c: &Context, options: &cli::Run, asked: &Asked, caller: Caller) -> R
 impl Warm {
     fn start(mut self, c: &Context, options: &cli::Run, signals: Option<&Signals>) -> Result<u8> {
         c.trace.begin("settle");
+        let adopted = self.adopt(c, options);
+        let (container, record) = adopted.map_err(|error| self.abandon(c, None, error))?;
         let begun = self.begin(c, options);
-        let (container, record, console) = match begun {
-            Ok(begun) => begun,
-            Err(error) => {
-                self.abandon(c, &options.create.id);
-                return Err(error.context("unable to start container process"));
-            }
-        };
+        let console = begun.map_err(|error| self.abandon(c, Some(&record), error))?;
         c.trace.begin("poststart");
         let state = record.spec_state("running", self.pid);
         let bundle = Path::new(&record.runz.bundle);
@@ -240,24 +236,28 @@ impl Warm {
         Ok(exit?.status() as u8)
     }
 
-    /// Everything up to a running program. The terminal's master is ours where nobody else took it.
-    fn begin(
-        &mut self,
-        c: &Context,
-        options: &cli::Run,
-    ) -> Result<(Container, Record, Option<OwnedFd>)> {
+    /// Gives it its id.
+    fn adopt(&self, c: &Context, options: &cli::Run) -> Result<(Container, Record)> {
         let create = &options.create;
         let kind = match options.detach {
             true => create::Kind::RunDetached,
             false => create::Kind::RunForeground,
         };
-        let socket = &create.console_socket;
-        create::check_terminal(self.console.is_some(), kind, socket.is_some())?;
+        create::check_terminal(
+            self.console.is_some(),
+            kind,
+            create.console_socket.is_some(),
+        )?;
         fault::point("from:prepared")?;
-        // From here on it has its id.
         let from = crate::zygote::directory(&c.root.path).join("warm");
-        let (container, record) = store::adopt(&c.root, &from.join(&self.directory), &create.id)?;
+        store::adopt(&c.root, &from.join(&self.directory), &create.id)
+    }
+
+    /// Everything up to a running program. The terminal's master is ours where nobody else took it.
+    fn begin(&mut self, c: &Context, options: &cli::Run) -> Result<Option<OwnedFd>> {
         fault::point("from:adopted")?;
+        let create = &options.create;
+        let socket = &create.console_socket;
         let (console, pidfd) = (self.console.take(), self.pidfd.as_fd());
         let console =
             super::give_away(c, console, pidfd, socket, &create.pidfd_socket, b"standard")?;
@@ -272,7 +272,7 @@ impl Warm {
         socket::send(&self.connection, warm::GO, None)
             .map_err(|e| failed(e, "tell its keeper to go on"))?;
         match warm::receive::<Answer>(&self.connection, None)? {
-            Some((Answer::Running, _)) => Ok((container, record, console)),
+            Some((Answer::Running, _)) => Ok(console),
             Some((Answer::Failed(why), _)) => bail!("{why}"),
             Some(_) => bail!("its keeper answered something else"),
             None => bail!("its keeper is gone"),
@@ -284,18 +284,23 @@ impl Warm {
         let _ = process::wait_gone(self.pidfd.as_fd(), PREPARE_WAIT);
     }
 
-    /// Gives it up. Its keeper removes it, which is waited for; unless it's him who has died.
-    fn abandon(&self, c: &Context, id: &str) {
+    /// Gives it up for this reason. Its keeper removes it, which is waited for; unless it's him who has
+    /// died. `adopted`: it had its id, so there are hooks to be run.
+    fn abandon(&self, c: &Context, adopted: Option<&Record>, why: anyhow::Error) -> anyhow::Error {
         let _ = socket::say_no_more(&self.connection);
         let deadline = Instant::now() + PREPARE_WAIT;
         while let Ok(Some(_)) = warm::receive::<Answer>(&self.connection, Some(deadline)) {}
-        if let Ok((container, record)) = store::open(&c.root, id)
-            && record.init_process_pid == self.pid
-        {
-            self.kill();
-            if let Err(left) = delete::destroy(c, &container, &record) {
-                c.log.warn(log::sentence(&left));
+        if let Some(record) = adopted {
+            if let Ok((container, his)) = store::open(&c.root, &record.id)
+                && his.init_process_pid == self.pid
+            {
+                self.kill();
+                if let Err(left) = delete::remove(c, &container, record) {
+                    c.log.warn(log::sentence(&left));
+                }
             }
+            delete::poststop(c, record);
         }
+        why.context("unable to start container process")
     }
 }

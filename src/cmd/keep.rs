@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime as spec;
 
@@ -55,11 +55,11 @@ pub fn keep(c: &Context, asked: Keep) -> Result<()> {
     };
     let cost = (process::monotonic() - begun) / 1000;
     if warm::send(&asked.daemon, &Report::Parked { cost }, &[]).is_err() {
-        return warm.destroy(c);
+        return warm.destroy(c).map(drop);
     }
     fault::point("keep:parked")?;
     let Some(connection) = warm.wait(&asked.daemon)? else {
-        return warm.destroy(c);
+        return warm.destroy(c).map(drop);
     };
     drop(asked.daemon);
     warm.hand_over(c, connection)
@@ -128,7 +128,7 @@ impl Warm {
         }
         match warm.warm_up(provision, &asked.daemon) {
             Ok(true) => Ok(Some(warm)),
-            Ok(false) => warm.destroy(c).map(|()| None),
+            Ok(false) => warm.destroy(c).map(|_| None),
             Err(error) => {
                 let error = match warm.said() {
                     said if said.is_empty() => error,
@@ -244,8 +244,9 @@ impl Warm {
         }
     }
 
-    /// Kills it and removes what is left of it, wherever it is by now.
-    fn destroy(&self, c: &Context) -> Result<()> {
+    /// Kills it and removes what is left of it, wherever it is by now: whether that was at its caller's.
+    /// Its poststop hooks are not for one that nobody had.
+    fn destroy(&self, c: &Context) -> Result<bool> {
         self.made.started.kill_with(self.made.cgroup.as_ref());
         let record = &self.made.record;
         let of_callers = callers_root(c).and_then(|root| store::open(&root, &record.id).ok());
@@ -254,10 +255,22 @@ impl Warm {
                 if (his.init_process_pid, his.init_process_start)
                     == (record.init_process_pid, record.init_process_start) =>
             {
-                delete::destroy(c, &container, record)
+                delete::remove(c, &container, record).map(|()| true)
             }
-            _ => delete::destroy(c, &self.made.container, record),
+            _ => delete::remove(c, &self.made.container, record).map(|()| false),
         }
+    }
+
+    /// The same while it's handed over. Its caller is told why, and runs the hooks; without him they are
+    /// ours.
+    fn give_up(&self, c: &Context, connection: &OwnedFd, why: &anyhow::Error) -> Result<()> {
+        let destroyed = self.destroy(c);
+        let answer = Answer::Failed(log::sentence(why));
+        let told = warm::send(connection, &answer, &[]);
+        if destroyed? && told.is_err() {
+            delete::poststop(c, &self.made.record);
+        }
+        Ok(())
     }
 
     /// Hands it over to whoever is connected.
@@ -267,7 +280,7 @@ impl Warm {
         let soon = || Some(Instant::now() + WORD_WAIT);
         let order = match warm::receive::<Order>(&connection, soon()) {
             Ok(Some((order, fds))) => Ok((order, fds)),
-            Ok(None) => return self.destroy(c),
+            Ok(None) => return self.destroy(c).map(drop),
             Err(error) => Err(error),
         };
         let prepared = order.and_then(|(order, fds)| {
@@ -284,7 +297,7 @@ impl Warm {
                 let destroyed = self.destroy(c);
                 let answer = Answer::Refused(log::sentence(&error));
                 let _ = warm::send(&connection, &answer, &[]);
-                return destroyed;
+                return destroyed.map(drop);
             }
         };
         fault::point("keep:prepared")?;
@@ -297,7 +310,7 @@ impl Warm {
         let mut with = vec![self.made.started.pidfd.as_fd()];
         with.extend(console.as_ref().map(AsFd::as_fd));
         if warm::send(&connection, &answer, &with).is_err() {
-            return self.destroy(c);
+            return self.destroy(c).map(drop);
         }
         drop(with);
         drop(console);
@@ -305,7 +318,8 @@ impl Warm {
         let said = warm::await_readable(connection.as_fd(), soon())?
             && socket::receive(&connection, &mut word).is_ok_and(|(n, _)| &word[..n] == warm::GO);
         if !said {
-            return self.destroy(c);
+            let why = anyhow!("its caller has given up");
+            return self.give_up(c, &connection, &why);
         }
         fault::point("keep:told")?;
         let Made {
@@ -324,13 +338,10 @@ impl Warm {
             },
         };
         if let Err(error) = gone {
-            let destroyed = self.destroy(c);
-            let answer = Answer::Failed(log::sentence(&error));
-            let _ = warm::send(&connection, &answer, &[]);
-            return destroyed;
+            return self.give_up(c, &connection, &error);
         }
-        if warm::send(&connection, &Answer::Running, &[]).is_err() {
-            return self.destroy(c);
+        if let Err(gone) = warm::send(&connection, &Answer::Running, &[]) {
+            return self.give_up(c, &connection, &gone);
         }
         fault::point("keep:running")?;
         let mut flows = match self.streams.take() {

@@ -148,7 +148,8 @@ fn in_clone(c: &Context, work: Work) -> Result<()> {
                     force: true,
                     id: name.clone(),
                 };
-                if let Err(error) = delete::delete(&c, &options) {
+                // Nobody was given it, so its hooks know nothing of it.
+                if let Err(error) = delete::take_away(&c, &options) {
                     log.warn(sentence(&error));
                 }
             }

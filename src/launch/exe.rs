@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::init;
 use crate::plan::Strings;
@@ -57,7 +57,7 @@ pub fn protect(kept: Option<&OwnedFd>) -> Result<Option<Exe>> {
             if euid != 0 && owner != euid && !writable {
                 return Ok(None);
             }
-            sealed_copy().map(Some)
+            sealed_copy(NAME).map(Some)
         }
         Err(errno) => Err(super::failed(errno, format_args!("protect {path:?}"))),
     }
@@ -74,11 +74,16 @@ pub fn run_from_sealed_copy() -> Result<()> {
     if sys::fs::is_sealed(&exe) {
         return Ok(());
     }
-    let copy = sealed_copy()?;
+    // Its name is all that it knows of where it comes from: what is in the environment, hooks and others
+    // would inherit.
     let path = fs::read_link("/proc/self/exe").context("readlink /proc/self/exe")?;
+    let name = c_string(path.as_os_str()).unwrap_or_default();
+    let copy = match name.count_bytes() {
+        ..=LONGEST_NAME => sealed_copy(&name)?,
+        _ => sealed_copy(NAME)?,
+    };
     let pair = |(key, value): (OsString, OsString)| [key, value].join(OsStr::new("="));
-    let vars = std::env::vars_os().filter(|(key, _)| key != ORIGINAL);
-    let vars = vars.chain([(ORIGINAL.into(), path.into())]).map(pair);
+    let vars = std::env::vars_os().map(pair);
     let strings = |text: Vec<OsString>| -> Result<Strings> {
         let text: sys::Result<_> = text.iter().map(|s| c_string(s)).collect();
         Ok(Strings::new(
@@ -134,14 +139,22 @@ fn through_mount(path: &Path) -> sys::Result<Exe> {
     })
 }
 
-/// Where [`run_from_sealed_copy`] tells the copy what it's a copy of.
-const ORIGINAL: &str = "RUNZ_ORIGINAL";
+/// A copy that need not tell where it comes from.
+const NAME: &CStr = c"runz";
+/// memfd_create(2): the longest name, in bytes.
+const LONGEST_NAME: usize = 249;
 
 /// The directory of the executable that this process is a sealed copy of, read-only, to be kept for
 /// others (see [`protect`]).
 pub fn directory() -> Result<OwnedFd> {
-    let path = std::env::var_os(ORIGINAL).with_context(|| format!("{ORIGINAL} is not set"))?;
-    let directory = Path::new(&path).parent().unwrap_or(Path::new("/"));
+    let copy = fs::read_link("/proc/self/exe").context("readlink /proc/self/exe")?;
+    let name = copy.as_os_str().as_bytes().strip_prefix(b"/memfd:");
+    let name = name.and_then(|name| name.strip_suffix(b" (deleted)"));
+    let path = Path::new(OsStr::from_bytes(name.unwrap_or_default()));
+    if !path.is_absolute() {
+        bail!("{copy:?} is no copy that tells of what");
+    }
+    let directory = path.parent().unwrap_or(Path::new("/"));
     let directory = c_string(directory.as_os_str());
     directory
         .and_then(|directory| readonly(&directory))
@@ -150,10 +163,10 @@ pub fn directory() -> Result<OwnedFd> {
 
 /// A copy in memory that nobody can change (memfd_create(2)). Dear, about a millisecond and the size
 /// of the binary; only where no mount can be made.
-fn sealed_copy() -> Result<Exe> {
+fn sealed_copy(name: &CStr) -> Result<Exe> {
     let content = fs::read("/proc/self/exe").context("read /proc/self/exe")?;
     let make = || {
-        let file = sys::fs::memfd(c"runz")?;
+        let file = sys::fs::memfd(name)?;
         let mut rest = &content[..];
         while !rest.is_empty() {
             rest = &rest[sys::fs::write(&file, rest)?..];

@@ -2,6 +2,7 @@
 
 mod created;
 pub mod deaths;
+mod hooks;
 mod pool;
 mod ready;
 
@@ -16,6 +17,7 @@ use crate::inside::ROLE;
 use crate::tests;
 use created::*;
 use deaths::*;
+use hooks::*;
 use pool::*;
 use ready::*;
 
@@ -44,6 +46,8 @@ pub const TESTS: Tests = tests![
     mistakes_are_the_same,
     limits,
     refused_bundles,
+    hooks_inherit_from_the_caller,
+    daemon_keeps_its_environment,
 ];
 
 /// With a runz that is killed, or fails, at every step.
