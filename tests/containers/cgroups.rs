@@ -11,17 +11,17 @@ use crate::tests;
 
 pub const TESTS: Tests = tests![
     init_is_in_it_when_created,
-    removed_by_delete,
+    from(removed_by_delete),
     paths,
     missing_controllers_are_named,
     hybrid_layout,
     not_empty_is_refused,
     disabled,
-    device_filter,
-    exec_joins_it,
-    exec_into_a_sub_cgroup,
-    exec_beside_inner_cgroups,
-    update_refuses_what_is_missing,
+    from(device_filter),
+    from(exec_joins_it),
+    from(exec_into_a_sub_cgroup),
+    from(exec_beside_inner_cgroups),
+    from(update_refuses_what_is_missing),
     hugetlb,
 ];
 

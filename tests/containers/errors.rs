@@ -11,8 +11,8 @@ use crate::tests;
 
 pub const TESTS: Tests = tests![
     create_says_what_is_wrong,
-    run_says_what_exec_refuses,
-    exec_says_what_is_wrong,
+    from(run_says_what_exec_refuses),
+    from(exec_says_what_is_wrong),
     namespace_denied,
     cgroup_not_writable,
     state_root_not_writable,
@@ -400,11 +400,11 @@ const ROWS: &[Row] = &[
     ),
     (
         |b| b.change(|s| s["linux"]["resources"]["memory"] = json!({"limit": 100000000})),
-        r#"unable to start container process: linux.resources.memory.limit: controller "memory" not available in cgroup /sys/fs/cgroup/ID"#,
+        r#"unable to start container process: linux.resources.memory.limit: controller "memory" not available in cgroup CGROUP"#,
     ),
     (
         |b| b.change(|s| s["linux"]["resources"]["cpu"] = json!({"shares": 100})),
-        r#"unable to start container process: linux.resources.cpu.shares: controller "cpu" not available in cgroup /sys/fs/cgroup/ID"#,
+        r#"unable to start container process: linux.resources.cpu.shares: controller "cpu" not available in cgroup CGROUP"#,
     ),
     (
         |b| b.change(|s| s["linux"]["resources"]["unified"] = json!({"zoo.max": "1"})),
@@ -456,6 +456,7 @@ const ROWS: &[Row] = &[
 /// A failure's line, with the bundle's own words in capitals, and without what is the same in all.
 fn told(b: &Bundle, line: String, prefix: &str) -> String {
     let line = line.replace(&*b.dir.to_string_lossy(), "DIR");
+    let line = line.replace(&*b.cgroup().to_string_lossy(), "CGROUP");
     let line = line.replace(&b.id, "ID");
     match line.strip_prefix(prefix) {
         Some(rest) => rest.to_owned(),
@@ -541,7 +542,7 @@ fn exec_says_what_is_wrong(way: Way) {
         ),
         (
             ["--cgroup", "nothing"],
-            r#"unable to start container process: --cgroup: cgroup not exist: /sys/fs/cgroup/ID/nothing: no such file or directory (ENOENT)"#,
+            r#"unable to start container process: --cgroup: cgroup not exist: CGROUP/nothing: no such file or directory (ENOENT)"#,
         ),
         (
             ["--cwd", "/bin/busybox"],

@@ -17,10 +17,10 @@ use crate::{inside, tests};
 
 pub const TESTS: Tests = tests![
     binary_is_safe_from_an_entrypoint,
-    binary_is_safe_from_an_exec_target,
-    binary_is_safe_from_a_replaced_binary,
-    binary_is_safe_from_what_enters,
-    interpreter_is_the_runtime,
+    from(binary_is_safe_from_an_exec_target),
+    from(binary_is_safe_from_a_replaced_binary),
+    from(binary_is_safe_from_what_enters),
+    from(interpreter_is_the_runtime),
     users_own_binary_is_sealed,
     no_descriptor_leaks,
     preserved_descriptors_are_those_asked_for,

@@ -15,9 +15,9 @@ use crate::harness::{Bundle, PATIENCE, Way, socket, wait_for};
 use crate::tests;
 
 pub const TESTS: Tests = tests![
-    input_does_not_stop_output,
-    background_process_holds_the_terminal,
-    nobody_reads_the_output,
+    from(input_does_not_stop_output),
+    from(background_process_holds_the_terminal),
+    from(nobody_reads_the_output),
     ready_in_the_foreground,
     start_has_a_socket_of_its_own,
     a_manager_that_is_gone,

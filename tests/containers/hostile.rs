@@ -17,13 +17,13 @@ use crate::tests;
 pub const TESTS: Tests = tests![
     mount_targets_are_symlinks,
     proc_is_mounted_on_a_directory_only,
-    shared_mounts_get_nothing,
+    from(shared_mounts_get_nothing),
     device_nodes_are_replaced,
     console_is_a_symlink,
-    passwd_is_hostile,
+    from(passwd_is_hostile),
     cwd_is_hostile,
-    cwd_of_exec_is_hostile,
-    cwd_leads_out_through_other_processes,
+    from(cwd_of_exec_is_hostile),
+    from(cwd_leads_out_through_other_processes),
 ];
 
 /// A directory of the host beside the rootfs, and how the host looks.

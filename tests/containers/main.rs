@@ -6,7 +6,10 @@
 //! `RUNZ_MUST_RUN=1` makes a skipped test a failed one.
 //!
 //! A test is a function that takes the way in which containers are to be made, and is listed in its
-//! module's `TESTS`. Every test can run in every way; its name begins with the way's.
+//! module's `TESTS`; its name begins with the way's. Every test runs cold and with kits, those listed as
+//! `from(...)` with warm containers, too. Those that aren't have no `run` for one to be taken: they are about
+//! `create`, about what a warm container refuses (runz-zygote(8)), about what making one says, or of a config
+//! that no two containers may have at a time.
 
 mod cgroups;
 mod channels;

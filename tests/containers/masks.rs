@@ -16,8 +16,8 @@ use crate::tests;
 pub const TESTS: Tests = tests![
     masks_are_symlinks,
     fakes_of_proc_are_refused,
-    sysctls_go_to_the_real_proc,
-    labels_go_to_the_real_proc,
+    from(sysctls_go_to_the_real_proc),
+    from(labels_go_to_the_real_proc),
     proc_is_swapped_meanwhile,
     volume_is_swapped_meanwhile,
 ];

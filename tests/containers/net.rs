@@ -9,8 +9,8 @@ use crate::harness::{Bundle, Way};
 use crate::tests;
 
 pub const TESTS: Tests = tests![
-    moves_devices,
-    moves_into_a_joined_namespace,
+    from(moves_devices),
+    from(moves_into_a_joined_namespace),
     names_what_fails
 ];
 

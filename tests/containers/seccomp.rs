@@ -11,13 +11,13 @@ use crate::harness::{Bundle, Way, socket, wait_for};
 use crate::tests;
 
 pub const TESTS: Tests = tests![
-    errno_of_each_rule,
-    default_action,
-    arguments,
-    kill_ends_the_process,
-    exec_is_filtered_too,
-    filter_without_no_new_privileges,
-    unknown_names_are_skipped,
+    from(errno_of_each_rule),
+    from(default_action),
+    from(arguments),
+    from(kill_ends_the_process),
+    from(exec_is_filtered_too),
+    from(filter_without_no_new_privileges),
+    from(unknown_names_are_skipped),
     listener_is_handed_over,
 ];
 

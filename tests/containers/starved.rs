@@ -12,7 +12,7 @@ use crate::tests;
 
 pub const TESTS: Tests = tests![
     few_descriptors,
-    few_descriptors_for_exec,
+    from(few_descriptors_for_exec),
     full_state_root,
     readonly_state_root,
     no_more_cgroups,

@@ -9,7 +9,11 @@ use crate::harness::runner::Tests;
 use crate::harness::{Bundle, Call, Way};
 use crate::tests;
 
-pub const TESTS: Tests = tests![every_verb_writes, run_shows_both_sides, only_when_asked];
+pub const TESTS: Tests = tests![
+    every_verb_writes,
+    run_shows_both_sides,
+    from(only_when_asked)
+];
 
 /// An event with a duration: track, name, start and end in nanoseconds (CLOCK_MONOTONIC).
 struct Event(i64, String, u64, u64);
@@ -74,7 +78,7 @@ fn every_verb_writes(way: Way) {
     assert_eq!(code, 0);
     let ways: &[&str] = match way {
         Way::Cold => &["mount \"/dev\"", "network namespace"],
-        Way::Kit => &[
+        Way::Kit | Way::From => &[
             "kept plan",
             "wait for the kit",
             "kit",

@@ -9,12 +9,12 @@ use crate::harness::{Bundle, Call, Way, host};
 use crate::tests;
 
 pub const TESTS: Tests = tests![
-    state_schema,
+    from(state_schema),
     state_file,
     list_of_nothing,
     list_table_and_json,
-    ps_table_and_json,
-    events_stats,
+    from(ps_table_and_json),
+    from(events_stats),
     features_schema,
     spec_template,
     spec_rootless_template,

@@ -1,18 +1,21 @@
 //! A bundle, with the containers that are made of it.
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::call::{Call, Output};
 use super::zygote::Daemon;
-use super::{host, wait_for};
+use super::{PATIENCE, host, wait_for};
 
 /// How containers are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,18 +24,20 @@ pub enum Way {
     Cold,
     /// With what a daemon, one for each bundle's state root, has made ahead.
     Kit,
+    /// Whole ones that such a daemon has made: every `run` is `run --from`. For tests that say so.
+    From,
 }
 
 impl Way {
     /// Every way.
-    pub const ALL: &[Way] = &[Way::Cold, Way::Kit];
+    pub const ALL: &[Way] = &[Way::Cold, Way::Kit, Way::From];
 
     /// What the way says of the zygote (RUNZ_ZYGOTE). Configs of which nothing can be made ahead go
     /// the cold way by themselves.
     fn zygote(self) -> &'static str {
         match self {
             Way::Cold => "auto",
-            Way::Kit => "require",
+            Way::Kit | Way::From => "require",
         }
     }
 }
@@ -42,8 +47,22 @@ impl fmt::Display for Way {
         f.write_str(match self {
             Way::Cold => "cold",
             Way::Kit => "kit",
+            Way::From => "from",
         })
     }
+}
+
+/// What a warm container can't be asked for: such a `run` is made as ever (runz-zygote(8)).
+const NOT_WARM: [&str; 3] = ["--no-pivot", "--no-new-keyring", "--preserve-fds"];
+
+thread_local! {
+    /// How many warm containers the bundles of this thread have taken.
+    static TAKEN: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How many warm containers were taken since it was last asked, by bundles that are gone.
+pub fn taken() -> u64 {
+    TAKEN.take()
 }
 
 /// The busybox applets of a rootfs.
@@ -66,8 +85,11 @@ pub struct Bundle {
     pub id: String,
     /// The daemon of its state root.
     pub daemon: Option<Daemon>,
+    way: Way,
     /// What its calls are told of the zygote (RUNZ_ZYGOTE).
     zygote: &'static str,
+    /// The cgroup of its container, if that had one of another name than its id.
+    warm_cgroup: Mutex<Option<PathBuf>>,
     spec: Value,
 }
 
@@ -102,14 +124,16 @@ impl Bundle {
         let root = dir.join("state");
         let daemon = match way {
             Way::Cold => None,
-            Way::Kit => Some(Daemon::start(&root)),
+            Way::Kit | Way::From => Some(Daemon::start(&root)),
         };
         let bundle = Bundle {
             dir,
             root,
             id,
             daemon,
+            way,
             zygote: way.zygote(),
+            warm_cgroup: Mutex::default(),
             spec: template(),
         };
         bundle.config(|spec| {
@@ -168,7 +192,17 @@ impl Bundle {
 
     /// The cgroup of the container, unless its config says otherwise.
     pub fn cgroup(&self) -> PathBuf {
-        host::default_cgroup(&self.id)
+        let own = host::default_cgroup(&self.id);
+        if self.way != Way::From {
+            return own;
+        }
+        // A warm one's stays where it was made.
+        let mut warm = self.warm_cgroup.lock().expect("the lock");
+        let record = fs::read(self.root.join(&self.id).join("state.json")).unwrap_or_default();
+        if let Ok(record) = serde_json::from_slice::<Value>(&record) {
+            *warm = record["cgroup_paths"][""].as_str().map(PathBuf::from);
+        }
+        warm.clone().unwrap_or(own)
     }
 
     /// `runz --root ROOT VERB`, to be completed.
@@ -183,9 +217,33 @@ impl Bundle {
     }
 
     /// `runz VERB --bundle DIR ID` with `options` before the id: for `create` and `run`.
+    #[track_caller]
     pub fn make(&self, verb: &str, options: &[&str]) -> Call {
+        let cold = |o: &&str| NOT_WARM.iter().any(|not| o.starts_with(not));
+        if self.way == Way::From && verb == "run" && !options.iter().any(cold) {
+            return self.from(options);
+        }
         let call = self.call(verb).arg("--bundle").arg(&self.dir);
         call.args(options).arg(&self.id)
+    }
+
+    /// `run --from`, which must get the one container that the daemon has made of what the bundle is by
+    /// now. The arguments are the config's, but the caller's to say.
+    #[track_caller]
+    fn from(&self, options: &[&str]) -> Call {
+        for count in ["--count=0", "--count=1"] {
+            let call = self.call("zygote").args(["provision", count, "--name"]);
+            call.args([&self.id, "--bundle"]).arg(&self.dir).run().ok();
+        }
+        let call = self
+            .call("run")
+            .args(["--zygote=require", "--from", &self.id]);
+        let args = self.spec["process"]["args"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        let call = call.args(options).args([&self.id, "--"]);
+        call.args(args.filter_map(Value::as_str))
     }
 
     /// `create`.
@@ -275,18 +333,14 @@ impl Bundle {
     /// Deletes what is left, by force; what could not be given back.
     fn clear(&self) -> Vec<String> {
         let mut left = Vec::new();
-        let names = |dir: &Path| -> Vec<String> {
-            let all = fs::read_dir(dir).into_iter().flatten().flatten();
-            let names = all.map(|e| e.file_name().to_string_lossy().into_owned());
-            names.filter(|name| name != "@zygote").collect()
-        };
-        for id in names(&self.root) {
+        let ids = || names(&self.root).into_iter().filter(|n| n != "@zygote");
+        for id in ids() {
             let deleted = self.call("delete").args(["--force", &id]).run();
             if deleted.code != 0 {
                 left.push(format!("delete --force: {}", deleted.stderr));
             }
         }
-        for id in names(&self.root) {
+        for id in ids() {
             left.push(format!("{} in the state root", id));
         }
         let cgroup = self.cgroup();
@@ -298,6 +352,9 @@ impl Bundle {
                 (!cgroup.exists()).then_some(())
             });
         }
+        if self.way == Way::From {
+            left.extend(self.clear_warm());
+        }
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let dir = self.dir.to_string_lossy();
         let mut points: Vec<_> = mounts.lines().filter_map(|l| l.split(' ').nth(1)).collect();
@@ -308,6 +365,40 @@ impl Bundle {
         }
         left
     }
+}
+
+impl Bundle {
+    /// Counts the warm containers that were taken, and lets the others go; what stays behind.
+    fn clear_warm(&self) -> Vec<String> {
+        let Some(daemon) = &self.daemon else {
+            return Vec::new();
+        };
+        let status = self.call("zygote").args(["status", "--format=json"]).run();
+        let status: Value = serde_json::from_str(&status.stdout).unwrap_or_default();
+        let pools = status["warm"].as_array().into_iter().flatten();
+        let taken: u64 = pools.filter_map(|pool| pool["hits"].as_u64()).sum();
+        TAKEN.set(TAKEN.get() + taken);
+        daemon.signal(Signal::SIGKILL);
+        let prefix = format!("{}-", self.id);
+        let cgroups = self.cgroup().with_file_name("");
+        let begin = Instant::now();
+        loop {
+            let mut left = names(&self.root.join("@zygote/warm"));
+            let cgroups = names(&cgroups).into_iter();
+            left.extend(cgroups.filter(|name| name.starts_with(&prefix)));
+            if left.is_empty() || begin.elapsed() > PATIENCE {
+                return left;
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+}
+
+/// The names in a directory.
+fn names(dir: &Path) -> Vec<String> {
+    let all = fs::read_dir(dir).into_iter().flatten().flatten();
+    all.map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 impl Drop for Bundle {

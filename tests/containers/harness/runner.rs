@@ -8,16 +8,30 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::{Mutex, mpsc};
 
-use super::bundle::Way;
+use super::bundle::{self, Way};
 use super::host;
 
-/// A module's tests, by name.
-pub type Tests = &'static [(&'static str, fn(Way))];
+/// A module's tests.
+pub type Tests = &'static [Test];
 
-/// Lists test functions by their names.
+/// A test.
+pub struct Test {
+    pub name: &'static str,
+    pub run: fn(Way),
+    /// It's one for [`Way::From`], too: it makes containers by `run`, of which at least one must then have
+    /// been warm.
+    pub from: bool,
+}
+
+/// Lists test functions by their names; those that are for `Way::From`, too, as `from(NAME)`.
 #[macro_export]
 macro_rules! tests {
-    ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name as fn($crate::harness::Way))),*] };
+    ($($name:ident $(($of:ident))?),* $(,)?) => { &[$($crate::tests!(@ $name $($of)?)),*] };
+    (@ from $name:ident) => { $crate::tests!(@ $name, true) };
+    (@ $name:ident) => { $crate::tests!(@ $name, false) };
+    (@ $name:ident, $from:literal) => {
+        $crate::harness::runner::Test { name: stringify!($name), run: $name, from: $from }
+    };
 }
 
 struct Skip(String);
@@ -90,11 +104,11 @@ pub fn main(modules: &[(&str, Tests)]) -> ExitCode {
                 || (matches!(module, "same" | "soak" | "zygote") && *way == Way::Cold)
         };
         for (module, tests) in modules.iter().filter(|(module, _)| !own_way(module)) {
-            for (name, run) in *tests {
-                let name = format!("{way}::{module}::{name}");
+            for test in tests.iter().filter(|t| t.from || *way != Way::From) {
+                let name = format!("{way}::{module}::{}", test.name);
                 // No test of ours is ignored by itself.
                 if !arguments.ignored && arguments.want(&name) {
-                    chosen.push_back((name, *way, *run));
+                    chosen.push_back((name, *way, test.run));
                 }
             }
         }
@@ -209,7 +223,11 @@ fn text(payload: &dyn Any) -> String {
 
 fn one(way: Way, run: fn(Way)) -> Outcome {
     WHERE.take();
+    bundle::taken();
     match panic::catch_unwind(AssertUnwindSafe(|| run(way))) {
+        Ok(()) if way == Way::From && bundle::taken() == 0 => {
+            Outcome::Failed("no warm container was taken".to_owned())
+        }
         Ok(()) => Outcome::Passed,
         Err(payload) => match payload.downcast::<Skip>() {
             Ok(skip) => Outcome::Skipped(skip.0),
