@@ -287,9 +287,12 @@ impl Dump {
                 (found, said)
             };
             let (s, said) = found;
-            // Others are the host's, where much goes on.
+            // Others are the host's, where much goes on: the root file system, too, where /tmp is a tmpfs.
+            let device = |path: &str| fs::metadata(path).ok().map(|m| m.dev());
             let sizes = match s.f_type {
-                libc::TMPFS_MAGIC => (s.f_blocks, s.f_bfree, s.f_files, s.f_ffree),
+                libc::TMPFS_MAGIC if device(words[4]) != device("/") => {
+                    (s.f_blocks, s.f_bfree, s.f_files, s.f_ffree)
+                }
                 _ => (0, 0, 0, 0),
             };
             self.say(

@@ -87,6 +87,22 @@ fn cold_because(b: &Bundle, why: &str) {
     assert!(output.stderr.contains(why), "{why}: {}", output.stderr);
 }
 
+/// The same of a daemon that may be too late with its answer, on a machine that has much to do.
+#[track_caller]
+fn cold_or_late(b: &Bundle, why: &str) {
+    let call = b.globals(["--debug", "--zygote", "auto", "run", "--bundle"]);
+    let stderr = call.arg(&b.dir).arg(&b.id).run().exits(0).stderr;
+    let late = stderr.contains("the zygote doesn't answer");
+    assert!(late || stderr.contains(why), "{why}: {stderr}");
+}
+
+/// Who answers in the daemon's place has none; he may take his time.
+#[track_caller]
+fn none_because(b: &Bundle, why: &str) {
+    let said = b.make("run", &[]).fails_required();
+    assert!(said.contains(why), "{why}: {said}");
+}
+
 fn killed(way: Way) {
     let mut b = Bundle::new(way).sleeper();
     b.run_detached().ok();
@@ -147,10 +163,10 @@ fn second(way: Way) {
 
 fn pool_is_empty(way: Way) {
     let b = configured(way, "first = 1\npool = 1\nrate = 1\n");
-    cold_because(&b, "nothing of this shape is made yet");
+    cold_or_late(&b, "nothing of this shape is made yet");
     wait_for("a kit", || (daemon(&b).sum("ready") == 1).then_some(()));
-    b.run().ok();
-    cold_because(&b, "all kits of this shape are taken");
+    b.make("run", &[]).env("RUNZ_ZYGOTE", "require").run().ok();
+    cold_or_late(&b, "all kits of this shape are taken");
     let status = daemon(&b).status();
     let pool = &status["pools"][0];
     assert_eq!(
@@ -270,27 +286,30 @@ fn other_version(way: Way) {
             "not a message of runz",
         ),
         (b"runz".to_vec(), "a message of 4 bytes"),
-        (Vec::new(), "no kit: "),
-        (header(1, &[200]), "no kit: "),
-        (header(1, &kit), "no kit: "),
-        (vec![0; 60_000], "no kit: "),
+        (Vec::new(), "--zygote=require: "),
+        (header(1, &[200]), "--zygote=require: "),
+        (header(1, &kit), "--zygote=require: "),
+        (vec![0; 60_000], "--zygote=require: "),
     ] {
         let accepting = listener.as_raw_fd();
         let server = std::thread::spawn(move || {
-            let peer = accept(accepting).unwrap();
-            let _ = recv(peer, &mut [0; 4096], MsgFlags::empty());
-            if !answer.is_empty() {
-                let null = File::open("/dev/null").unwrap();
-                let fds = [null.as_raw_fd(); 3];
-                let control = [ControlMessage::ScmRights(&fds)];
-                let data = [IoSlice::new(&answer)];
-                let _ = sendmsg::<()>(peer, &data, &control, MsgFlags::empty(), None);
-                // Until he leaves.
-                while recv(peer, &mut [0; 4096], MsgFlags::empty()).is_ok_and(|n| n > 0) {}
+            for _ in 0..2 {
+                let peer = accept(accepting).unwrap();
+                let _ = recv(peer, &mut [0; 4096], MsgFlags::empty());
+                if !answer.is_empty() {
+                    let null = File::open("/dev/null").unwrap();
+                    let fds = [null.as_raw_fd(); 3];
+                    let control = [ControlMessage::ScmRights(&fds)];
+                    let data = [IoSlice::new(&answer)];
+                    let _ = sendmsg::<()>(peer, &data, &control, MsgFlags::empty(), None);
+                    // Until he leaves.
+                    while recv(peer, &mut [0; 4096], MsgFlags::empty()).is_ok_and(|n| n > 0) {}
+                }
+                let _ = nix::unistd::close(peer);
             }
-            let _ = nix::unistd::close(peer);
         });
-        cold_because(&b, why);
+        none_because(&b, why);
+        cold_because(&b, "zygote: no kit: ");
         server.join().unwrap();
     }
     // It takes the connection, and says nothing.
