@@ -123,6 +123,8 @@ struct Warm {
     pid: i32,
     pidfd: OwnedFd,
     console: Option<OwnedFd>,
+    /// What it has written to it already.
+    early: Vec<u8>,
 }
 
 /// Asks for one. An error says why there is none; then nothing has happened.
@@ -175,6 +177,7 @@ fn promised(c: &Context, options: &cli::Run, asked: &Asked, caller: Caller) -> R
                 pid,
                 pidfd: fds.next().context("no pidfd came with it")?,
                 console: fds.next(),
+                early: Vec::new(),
                 connection,
             })
         }
@@ -208,6 +211,7 @@ impl Warm {
             return Ok(0);
         };
         c.trace.begin("wait");
+        let early = std::mem::take(&mut self.early);
         let exit = || match warm::receive::<Answer>(&self.connection, None) {
             Ok(Some((
                 Answer::Ended {
@@ -225,7 +229,7 @@ impl Warm {
             end: self.connection.as_fd(),
             exit: &exit,
         };
-        let exit = foreground::wait_for(&target, console, signals, None);
+        let exit = foreground::wait_for(&target, console, early, signals, None);
         if exit.is_err() {
             self.kill();
         }
@@ -259,6 +263,9 @@ impl Warm {
         let create = &options.create;
         let socket = &create.console_socket;
         let (console, pidfd) = (self.console.take(), self.pidfd.as_fd());
+        if let Some(master) = console.as_ref().filter(|_| socket.is_none()) {
+            self.early = foreground::take_late(master)?;
+        }
         let console =
             super::give_away(c, console, pidfd, socket, &create.pidfd_socket, b"standard")?;
         if let Some(path) = &create.pid_file {

@@ -8,7 +8,7 @@ use super::foreground::{self, Pipe};
 
 /// One of a program's standard streams, on its way to or from the caller's.
 pub struct Flow {
-    pipe: Box<Pipe>,
+    pipe: Pipe,
     ends: Option<(OwnedFd, OwnedFd)>,
 }
 

@@ -81,15 +81,48 @@ pub fn take(master: &OwnedFd) -> Result<()> {
         .map_err(|e| failed(e, "set O_NONBLOCK"))
 }
 
+/// What a program has written to its terminal before that is taken over, which is done here, too: as if
+/// it had been taken over before.
+pub fn take_late(master: &OwnedFd) -> Result<Vec<u8>> {
+    let mut early = Vec::new();
+    let mut some = [0; 4096];
+    fcntl(master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|e| failed(e, "set O_NONBLOCK"))?;
+    let mut read = || {
+        while let Ok(n) = fs::read(master, &mut some)
+            && n > 0
+            && early.len() < EARLY
+        {
+            early.extend_from_slice(&some[..n]);
+        }
+    };
+    read();
+    take(master)?;
+    // It may have written meanwhile.
+    read();
+    // A CR before LF is the terminal's. Where it was the program's, ours makes one in its place.
+    let next = early.iter().skip(1).chain(&[0]);
+    let kept = early
+        .iter()
+        .zip(next)
+        .filter(|pair| pair != &(&b'\r', &b'\n'));
+    Ok(kept.map(|(byte, _)| *byte).collect())
+}
+
+/// More than a terminal holds; one that writes on and on must not keep us.
+const EARLY: usize = 128 << 10;
+
 /// A write that was polled for doesn't wait if it's not larger than this (pipe(7), PIPE_BUF).
 const CHUNK: usize = 4096;
 /// More than a terminal holds (8 KiB in each direction, and N_TTY_BUF_SIZE): what was written before
 /// a process ended is within that.
 const HELD: usize = 64 << 10;
 
+/// Bytes that a [`Pipe`] has room for.
+const ROOM: usize = 32 << 10;
+
 /// Data on its way from one descriptor to another that may be slower.
 pub struct Pipe {
-    data: [u8; 32 << 10],
+    data: Vec<u8>,
     filled: usize,
     done: usize,
     /// Something may still come.
@@ -98,13 +131,20 @@ pub struct Pipe {
 
 impl Pipe {
     /// Empty; `open`: something may come.
-    pub fn new(open: bool) -> Box<Pipe> {
-        Box::new(Pipe {
-            data: [0; 32 << 10],
-            filled: 0,
+    pub fn new(open: bool) -> Pipe {
+        Pipe::holding(Vec::new(), open)
+    }
+
+    /// With this on its way.
+    pub fn holding(mut data: Vec<u8>, open: bool) -> Pipe {
+        let filled = data.len();
+        data.resize(filled.max(ROOM), 0);
+        Pipe {
+            data,
+            filled,
             done: 0,
             open,
-        })
+        }
     }
 
     /// Whether all that came has gone.
@@ -162,13 +202,14 @@ pub fn wait(
         end: started.pidfd.as_fd(),
         exit: &exit,
     };
-    wait_for(&target, console, signals, notify)
+    wait_for(&target, console, Vec::new(), signals, notify)
 }
 
-/// The same for a process that need not be our child.
+/// The same for a process that need not be our child. `early`: see [`take_late`].
 pub fn wait_for(
     target: &Target,
     mut console: Option<OwnedFd>,
+    early: Vec<u8>,
     signals: &Signals,
     notify: Option<Notify>,
 ) -> Result<Exit> {
@@ -176,7 +217,7 @@ pub fn wait_for(
     let stdin = fs::inherited(0).ok().filter(|_| console.is_some());
     let stdout = fs::inherited(1).ok();
     let mut input = Pipe::new(stdin.is_some());
-    let mut output = Pipe::new(console.is_some());
+    let mut output = Pipe::holding(early, console.is_some());
     let mut ended = None;
     let mut held = HELD;
     loop {

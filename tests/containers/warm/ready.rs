@@ -47,12 +47,19 @@ pub fn ready_is_frozen(way: Way) {
 }
 
 pub fn ready_with_terminal(way: Way) {
-    let p = Pool::ready(with_terminal(Bundle::new(way)), 1, &[]);
-    let (mut master, stdio) = our_terminal();
-    let run = p.warm(&[], "one").stdio(stdio).spawn();
-    read_until(&mut master, "warming up");
-    std::io::Write::write_all(&mut master, b"exit 8\n").expect("type");
-    run.wait().exits(8);
+    for more in [&[][..], &["--freeze"]] {
+        let p = Pool::ready(with_terminal(Bundle::new(way)), 1, more);
+        let (mut master, stdio) = our_terminal();
+        let run = p.warm(&[], "one").stdio(stdio).spawn();
+        let mut all = read_until(&mut master, "on stderr\r\n");
+        std::io::Write::write_all(&mut master, b"hello\n").expect("type");
+        all += &read_until(&mut master, "hello ");
+        std::io::Write::write_all(&mut master, b"exit 8\n").expect("type");
+        run.wait().exits(8);
+        // What it wrote before has no more CRs than what it wrote since.
+        assert!(all.contains("warming up\r\n"), "{all:?}");
+        assert!(!all.contains("\r\r"), "{all:?}");
+    }
 }
 
 pub fn ready_detached(way: Way) {
