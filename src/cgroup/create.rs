@@ -4,7 +4,9 @@
 //! controllers on and to check the cgroups' types, is put off until something is missing, or
 //! until the container is on its way: [`Cgroup::complete`].
 
+use std::fs::{Permissions, set_permissions};
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -47,6 +49,16 @@ pub(super) fn for_container(
 }
 
 impl Cgroup {
+    /// If its directory was made for it: gives it the mode that it would have, had somebody with this umask
+    /// made it.
+    pub fn remask(&self, umask: u32) -> Result<()> {
+        if !self.is_new() {
+            return Ok(());
+        }
+        set_permissions(&self.path, Permissions::from_mode(0o755 & !umask))
+            .with_context(|| format!("chmod {}", self.path.display()))
+    }
+
     /// Makes the directory `path` and what is missing above it. On failure the directories made
     /// are removed again.
     pub fn create(hierarchy: &Hierarchy, path: &Path, settings: &Settings) -> Result<Cgroup> {

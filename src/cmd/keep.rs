@@ -395,6 +395,9 @@ impl Warm {
             order.changes.apply_to_process(&mut process);
             plan.process = Some(planned(c, plan, &process)?);
         }
+        if let Some(cgroup) = cgroup.as_ref().filter(|_| caller.umask != own.umask) {
+            cgroup.remask(caller.umask)?;
+        }
         if let Some(text) = &order.resources {
             update::limit(c, cgroup.as_ref(), text)?;
         }
@@ -424,9 +427,11 @@ impl Warm {
             None => fds.iter().map(AsFd::as_fd).collect(),
         };
         let process = plan.process.as_ref().context("it has no process")?;
+        let names = caller.names(plan);
         let orders = Orders {
             process,
-            hostname: hostname.as_deref(),
+            hostname: hostname.as_deref().or(names.0),
+            domainname: names.1,
             keyring: keyring.as_deref(),
             carried: caller.carried(own),
         };

@@ -113,6 +113,8 @@ pub struct Orders<'a> {
     pub process: &'a Process,
     /// The host's name; `None`: the one that init has set already.
     pub hostname: Option<&'a CStr>,
+    /// The domain's name, likewise.
+    pub domainname: Option<&'a CStr>,
     /// The session keyring to join, that of the container's own id.
     pub keyring: Option<&'a CStr>,
     /// See [`Carried`].
@@ -133,6 +135,8 @@ const PERSONALITY: u64 = 8;
 const HUGE_PAGES: u64 = 16;
 /// ...as forbidden.
 const NO_HUGE_PAGES: u64 = 32;
+/// Bit of the first word: there is a domain's name.
+const DOMAINNAME: u64 = 64;
 
 impl Orders<'_> {
     /// Lays the message out. E2BIG: it's longer than what init has room for.
@@ -142,6 +146,7 @@ impl Orders<'_> {
         let home = Strings::home(&p.env);
         let flag = |set: bool, bit: u64| if set { bit } else { 0 };
         let flags = flag(self.hostname.is_some(), HOSTNAME)
+            | flag(self.domainname.is_some(), DOMAINNAME)
             | flag(self.keyring.is_some(), KEYRING)
             | flag(home.is_some(), HOME)
             | flag(carried.personality.is_some(), PERSONALITY)
@@ -166,6 +171,7 @@ impl Orders<'_> {
         let one = [p.cwd.as_c_str()].into_iter();
         let strings = one
             .chain(self.hostname)
+            .chain(self.domainname)
             .chain(self.keyring)
             .chain(p.args.iter())
             .chain(p.env.iter())
@@ -232,6 +238,9 @@ pub fn wait<'a>(c: &Context, room: &'a mut Taken, root: BorrowedFd) -> Result<Pr
     if let Some(name) = orders.hostname {
         cred::sethostname(name).at(Step::Hostname)?;
     }
+    if let Some(name) = orders.domainname {
+        cred::setdomainname(name).at(Step::Domainname)?;
+    }
     become_callers(&orders.carried)?;
     Ok(orders.program)
 }
@@ -253,6 +262,7 @@ fn become_callers(carried: &Carried) -> Result<(), Fail> {
 struct Decoded<'a> {
     program: Program<'a>,
     hostname: Option<&'a CStr>,
+    domainname: Option<&'a CStr>,
     keyring: Option<&'a CStr>,
     carried: Carried,
 }
@@ -279,14 +289,12 @@ fn decode<'a>(bytes: &'a mut [u8], pointers: &'a mut [*const c_char]) -> Option<
     let (text, slot) = bytes.split_at_mut(end);
     let mut text = text.get(HEAD * 8..)?;
     let cwd = next(&mut text)?;
-    let hostname = match has(HOSTNAME) {
-        true => Some(next(&mut text)?),
-        false => None,
+    let mut optional = |bit: u64| match has(bit) {
+        true => next(&mut text).map(Some),
+        false => Some(None),
     };
-    let keyring = match has(KEYRING) {
-        true => Some(next(&mut text)?),
-        false => None,
-    };
+    let (hostname, domainname) = (optional(HOSTNAME)?, optional(DOMAINNAME)?);
+    let keyring = optional(KEYRING)?;
     let (argv, envp) = pointers.split_at_mut_checked(args.checked_add(1)?)?;
     for place in argv.iter_mut().take(args) {
         *place = next(&mut text)?.as_ptr();
@@ -315,6 +323,7 @@ fn decode<'a>(bytes: &'a mut [u8], pointers: &'a mut [*const c_char]) -> Option<
             candidates: Candidates::Ordered(&rest[..rest.len() - text.len()]),
         },
         hostname,
+        domainname,
         keyring,
         carried,
     })
@@ -367,6 +376,7 @@ mod tests {
             let orders = Orders {
                 process: &p,
                 hostname: Some(c"web"),
+                domainname: Some(c"(none)"),
                 keyring: None,
                 carried: Carried {
                     blocked: 1 << 33,
@@ -381,6 +391,7 @@ mod tests {
             let mut pointers = vec![ptr::null(); STRINGS];
             let decoded = decode(&mut bytes, &mut pointers).unwrap();
             assert_eq!(decoded.hostname, Some(c"web"));
+            assert_eq!(decoded.domainname, Some(c"(none)"));
             assert_eq!(decoded.keyring, None);
             assert_eq!(decoded.carried, orders.carried);
             assert_eq!(decoded.program.cwd, c"/tmp");
@@ -411,6 +422,7 @@ mod tests {
         let orders = Orders {
             process: &p,
             hostname: None,
+            domainname: None,
             keyring: Some(c"_ses.web"),
             carried: Carried::default(),
         };

@@ -2,6 +2,7 @@
 //! container is the daemon's child, so it has to be given the caller's; and where that can't be done,
 //! the container isn't for him.
 
+use std::ffi::{CStr, CString};
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, bail};
@@ -62,6 +63,10 @@ pub struct Caller {
     personality: u64,
     /// PR_GET_THP_DISABLE.
     no_huge_pages: bool,
+    /// The umask.
+    pub umask: u32,
+    /// The host's and the domain's name.
+    names: (CString, CString),
 }
 
 /// What must be equal in /proc/self/status.
@@ -131,6 +136,8 @@ impl Caller {
             dump: u64::from_str_radix(dump.trim(), 16).unwrap_or(0),
             personality: cred::own_personality().map_err(|e| failed(e, "personality"))?,
             no_huge_pages: cred::huge_pages_forbidden().unwrap_or(false),
+            umask: u32::from_str_radix(&line("Umask:"), 8).context("/proc/self/status: Umask")?,
+            names: cred::host_names().map_err(|e| failed(e, "uname"))?,
         })
     }
 
@@ -210,6 +217,17 @@ impl Caller {
             cred::ioprio_set_of(pid, self.io_priority).map_err(|e| failed(e, "ioprio_set"))?;
         }
         Ok(())
+    }
+
+    /// The host's and the domain's name, where a UTS namespace of its own would have got them from this
+    /// caller.
+    pub fn names(&self, plan: &Plan) -> (Option<&CStr>, Option<&CStr>) {
+        let new = plan.namespaces.new & libc::CLONE_NEWUTS as u64 != 0;
+        let (host, domain) = (&plan.hostname, &plan.domainname);
+        (
+            (new && host.is_none()).then_some(&*self.names.0),
+            (new && domain.is_none()).then_some(&*self.names.1),
+        )
     }
 
     /// The rest, which only the process itself can do.

@@ -500,10 +500,13 @@ pub fn odd(argument: &str) {
             (libc::RLIMIT_NICE, 5),
         ] {
             let value = least + which as u64;
-            let limit = libc::rlimit {
-                rlim_cur: value,
-                rlim_max: value + 10,
-            };
+            let mut limit = std::mem::zeroed::<libc::rlimit>();
+            libc::getrlimit(resource, &raw mut limit);
+            limit.rlim_cur = value;
+            // The daemon is the first: not everybody may raise what he has lowered.
+            if which > 0 {
+                limit.rlim_max = value + 10;
+            }
             libc::setrlimit(resource, &raw const limit);
         }
         let mut set = std::mem::zeroed();

@@ -85,7 +85,8 @@ pub struct Bundle {
     pub id: String,
     /// The daemon of its state root.
     pub daemon: Option<Daemon>,
-    way: Way,
+    /// How its containers are made.
+    pub way: Way,
     /// What its calls are told of the zygote (RUNZ_ZYGOTE).
     zygote: &'static str,
     /// The cgroup of its container, if that had one of another name than its id.
@@ -223,18 +224,29 @@ impl Bundle {
         if self.way == Way::From && verb == "run" && !options.iter().any(cold) {
             return self.from(options);
         }
+        self.make_of_bundle(verb, options)
+    }
+
+    /// The same, and not [`Way::From`] even then.
+    pub fn make_of_bundle(&self, verb: &str, options: &[&str]) -> Call {
         let call = self.call(verb).arg("--bundle").arg(&self.dir);
         call.args(options).arg(&self.id)
+    }
+
+    /// `zygote provision`, of a pool that has the name of the id.
+    #[track_caller]
+    pub fn provision(&self, count: u32) {
+        let call = self.call("zygote").args(["provision", "--name", &self.id]);
+        let call = call.arg("--bundle").arg(&self.dir);
+        call.args(["--count", &count.to_string()]).run().ok();
     }
 
     /// `run --from`, which must get the one container that the daemon has made of what the bundle is by
     /// now. The arguments are the config's, but the caller's to say.
     #[track_caller]
     fn from(&self, options: &[&str]) -> Call {
-        for count in ["--count=0", "--count=1"] {
-            let call = self.call("zygote").args(["provision", count, "--name"]);
-            call.args([&self.id, "--bundle"]).arg(&self.dir).run().ok();
-        }
+        self.provision(0);
+        self.provision(1);
         let call = self
             .call("run")
             .args(["--zygote=require", "--from", &self.id]);

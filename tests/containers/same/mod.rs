@@ -1,13 +1,17 @@
-//! No difference: what is made with a kit is, from inside and from outside, what is made from nothing;
-//! whatever the caller and the daemon are themselves. And no two containers share anything.
+//! No difference: what is made with a kit, or was made whole before it was asked for, is from inside and
+//! from outside what is made from nothing; whatever the caller and the daemon are themselves. And no two
+//! containers share anything.
 
 mod configs;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
 use crate::harness::runner::Tests;
@@ -20,19 +24,19 @@ use configs::{
 };
 
 pub const TESTS: Tests = tests![
-    spec_config,
-    podman_config,
-    mounts,
-    devices,
-    dev_of_somebody_else,
-    sysctls,
-    namespaces,
-    rootfs_propagation,
+    from(spec_config),
+    from(podman_config),
+    from(mounts),
+    from(devices),
+    from(dev_of_somebody_else),
+    from(sysctls),
+    from(namespaces),
+    from(rootfs_propagation),
     hooks,
-    process,
-    terminal,
-    odd_caller,
-    containers_share_nothing,
+    from(process),
+    from(terminal),
+    from(odd_caller),
+    from(containers_share_nothing),
 ];
 
 /// Says what signals it got, then goes on as this program.
@@ -43,15 +47,34 @@ done < /proc/$$/status)"
 exec /look
 "#;
 
+/// A FIFO of the root file system: what is run at once waits until something is written there.
+const GO: &str = "/go";
+
 /// A bundle whose program dumps what it sees.
 pub fn looker(way: Way) -> Bundle {
     let b = Bundle::new(way);
     host::copy_own_program(&b.rootfs("/look"));
+    let script = match way {
+        Way::From => {
+            mkfifo(&b.rootfs(GO), Mode::from_bits_truncate(0o644)).unwrap();
+            &format!("read go < {GO}\n{LOOK}")
+        }
+        _ => LOOK,
+    };
     b.config(|spec| {
-        spec["process"]["args"] = json!(["sh", "-c", LOOK]);
+        spec["process"]["args"] = json!(["sh", "-c", script]);
         let env = spec["process"]["env"].as_array_mut().unwrap();
         env.push(json!(format!("{ROLE}=dump")));
     })
+}
+
+/// Lets what was run at once go on. To be held until it has ended.
+fn go(b: &Bundle) -> File {
+    // Whoever reads, too, needn't wait for another one who does.
+    let both = File::options().read(true).write(true).open(b.rootfs(GO));
+    let mut both = both.unwrap();
+    both.write_all(b"go\n").unwrap();
+    both
 }
 
 /// What there is to be seen of a container: by itself, and by others.
@@ -79,14 +102,35 @@ fn look(b: &Bundle, zygote: &str, options: &[&str], caller: &dyn Fn(Call) -> Cal
         open(&out).into(),
         open(&err).into(),
     ];
-    let call = b.make("create", options).env("RUNZ_ZYGOTE", zygote);
-    let code = caller(call).stdio(stdio).run().code;
+    let verb = match b.way {
+        Way::From => "run",
+        _ => "create",
+    };
+    let detach = ["--detach"].iter().filter(|_| verb == "run");
+    let options: Vec<&str> = detach.chain(options).copied().collect();
+    let call = match zygote {
+        "off" => b.make_of_bundle(verb, &options),
+        _ => b.make(verb, &options),
+    };
+    let call = caller(call.env("RUNZ_ZYGOTE", zygote)).stdio(stdio);
+    let code = call.run().code;
     let said = fs::read_to_string(&err).unwrap();
-    assert_eq!((code, &*said), (0, ""), "{zygote}: create");
+    assert_eq!((code, &*said), (0, ""), "{zygote}: {verb}");
     let record = fs::read(b.root.join(&b.id).join("state.json")).unwrap();
     let state = b.state();
-    b.start().ok();
-    b.wait_status("stopped");
+    match verb {
+        "run" => {
+            let _held = go(b);
+            b.wait_status("stopped");
+        }
+        _ => {
+            b.start().ok();
+            b.wait_status("stopped");
+        }
+    }
+    // A warm one's has another name.
+    let cgroup = b.cgroup();
+    let cgroup = cgroup.file_name().unwrap().to_str().unwrap();
     b.delete().ok();
     let said = fs::read_to_string(&err).unwrap();
     assert_eq!(said, "", "{zygote}");
@@ -101,8 +145,11 @@ fn look(b: &Bundle, zygote: &str, options: &[&str], caller: &dyn Fn(Call) -> Cal
     }
     Seen {
         made,
-        inside: fs::read_to_string(&out).unwrap(),
-        record: serde_json::from_slice(&record).unwrap(),
+        inside: fs::read_to_string(&out).unwrap().replace(cgroup, &b.id),
+        record: {
+            let text = String::from_utf8(record).unwrap();
+            serde_json::from_str(&text.replace(cgroup, &b.id)).unwrap()
+        },
         state,
     }
 }
@@ -186,23 +233,33 @@ fn compare(b: &Bundle, what: &str, cold: Seen, warm: Seen) {
     assert!(!b.root.join(&b.id).exists());
 }
 
+/// How many kits and warm containers were taken.
+fn hits(b: &Bundle) -> u64 {
+    let status = b.daemon.as_ref().unwrap().status();
+    let pools = ["pools", "warm"].map(|name| status[name].as_array().unwrap().iter());
+    let hits = pools
+        .into_iter()
+        .flatten()
+        .map(|pool| pool["hits"].as_u64().unwrap());
+    hits.sum()
+}
+
 /// Makes the container with the daemon's help, once before there is a kit and once after, and without.
-/// How many kits were taken.
+/// How many kits, or warm containers, were taken.
 #[track_caller]
 fn same_by(b: &Bundle, what: &str, options: &[&str], caller: &dyn Fn(Call) -> Call) -> u64 {
-    let daemon = b.daemon.as_ref().unwrap();
-    let before = daemon.sum("hits");
+    let before = hits(b);
     let warm = [
         look(b, "require", options, caller),
         look(b, "require", options, caller),
     ];
-    let hits = daemon.sum("hits") - before;
+    let taken = hits(b) - before;
     for warm in warm {
         let cold = look(b, "off", options, caller);
         compare(b, what, cold, warm);
     }
-    assert_eq!(daemon.sum("hits") - before, hits, "{what}: cold took a kit");
-    hits
+    assert_eq!(hits(b) - before, taken, "{what}: cold took a kit");
+    taken
 }
 
 #[track_caller]
@@ -289,8 +346,15 @@ fn containers_share_nothing(way: Way) {
     // Three of one state root, whose kits are one daemon's.
     let b = &bundles[0];
     let ids: Vec<String> = (0..3).map(|n| format!("{}-{n}", b.id)).collect();
+    if way == Way::From {
+        b.provision(3);
+    }
     let pid = |id: &String| -> i32 {
-        let made = b.call("run").args(["--detach", "--bundle"]).arg(&b.dir);
+        let made = b.call("run").arg("--detach");
+        let made = match way {
+            Way::From => made.args(["--from", &b.id]),
+            _ => made.arg("--bundle").arg(&b.dir),
+        };
         made.arg(id).run().ok();
         let state: Value = serde_json::from_str(&b.call("state").arg(id).run().ok()).unwrap();
         state["pid"].as_i64().unwrap() as i32
@@ -347,7 +411,7 @@ fn containers_share_nothing(way: Way) {
             let taken = all.get(&format!("device {device}"));
             assert_eq!(taken, None, "the daemon still has it");
         }
-        assert_eq!(daemon.sum("hits"), 3);
+        assert_eq!(hits(b), 3);
     }
     for id in &ids {
         b.call("delete").args(["--force", id]).run().ok();
