@@ -244,13 +244,15 @@ impl Dump {
         }
     }
 
-    /// Sorted by where they are, for their order is that of their making. Those at one place stay in
-    /// theirs.
+    /// Their order; then sorted by where they are, those at one place in theirs.
     fn mounts(&mut self) {
         let table = text("/proc/self/mountinfo");
         let mut lines: Vec<Vec<&str>> = table.lines().map(|l| l.split(' ').collect()).collect();
-        lines.sort_by_key(|words| words[4].to_owned());
         let (mut ids, mut devices, mut groups) = <(Numbers, Numbers, Numbers)>::default();
+        for words in &lines {
+            self.say("mounted next", words[4]);
+        }
+        lines.sort_by_key(|words| words[4].to_owned());
         for words in &lines {
             ids.of(words[0]);
         }
@@ -307,8 +309,13 @@ impl Dump {
         }
     }
 
-    /// /dev, sorted: directories for mounts below a /dev that was made ahead stand at its beginning.
+    /// /dev: as it's listed, and sorted.
     fn devices(&mut self) {
+        for directory in ["/dev", "/"] {
+            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+            let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
+            self.say("listed", names.collect::<Vec<_>>().join(" "));
+        }
         self.tree(Path::new("/dev"));
     }
 
