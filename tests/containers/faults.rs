@@ -324,7 +324,7 @@ fn steps(way: Way) -> impl Iterator<Item = String> {
     // A network namespace comes with a kit, or from the parent.
     let never = match way {
         Way::Cold => "Kit",
-        Way::Kit => "JoinNetwork",
+        Way::Kit | Way::From => "JoinNetwork",
     };
 
     let all = |(name, count): &(&'static str, usize)| {
@@ -342,7 +342,7 @@ fn bundles(way: Way) -> Vec<Bundle> {
     let whole = || bundle(way).config(|spec| spec["hooks"] = json!({}));
     match way {
         Way::Cold => vec![bundle(way)],
-        Way::Kit => vec![bundle(way), whole()],
+        Way::Kit | Way::From => vec![bundle(way), whole()],
     }
 }
 
