@@ -336,6 +336,8 @@ impl<'a> Parking<'a> {
             !provision.freeze || provision.until == Until::Ready,
             "--freeze: only with --until=ready; one that is created does nothing anyway"
         );
+        // One that can't be read changes nothing: the pool stays as it is.
+        Bundle::look(&provision.bundle, None)?;
         let at = self
             .pools
             .iter()
@@ -361,9 +363,6 @@ impl<'a> Parking<'a> {
             None => Pool::new(provision),
         };
         pool.look();
-        if let Err(why) = &pool.bundle {
-            bail!("{why}");
-        }
         pool.waiting.push(peer);
         pool.answer_waiting();
         self.pools.push(pool);

@@ -35,6 +35,7 @@ pub const TESTS: Tests = tests![
     random_numbers_differ,
     not_ready_is_told,
     pool_refills_and_resizes,
+    pool_stays_when_provision_fails,
     cold_when_there_is_none,
     cold_ones_side_by_side,
     cold_when_it_does_not_fit,

@@ -39,6 +39,15 @@ pub fn pool_refills_and_resizes(way: Way) {
     assert!(said.contains("no such pool"), "{said}");
 }
 
+pub fn pool_stays_when_provision_fails(way: Way) {
+    let p = Pool::created(Bundle::new(way).args(["echo", "hi"]), 1);
+    let call = p.b.call("zygote").args(["provision", "--name", &p.b.id]);
+    let said = call.args(["--bundle", "/nowhere"]).run().fails();
+    assert!(said.contains("/nowhere/config.json"), "{said}");
+    assert_eq!(p.status()["ready"], json!(1));
+    assert_eq!(p.warm(&[], "one").run().ok(), "hi\n");
+}
+
 pub fn cold_when_there_is_none(way: Way) {
     let mut p = Pool::created(Bundle::new(way).args(["echo", "hi"]), 0);
     let said = p.warm(&[], "one").run().fails();
