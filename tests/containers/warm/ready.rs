@@ -51,7 +51,7 @@ pub fn ready_with_terminal(way: Way) {
         let p = Pool::ready(with_terminal(Bundle::new(way)), 1, more);
         let (mut master, stdio) = our_terminal();
         let run = p.warm(&[], "one").stdio(stdio).spawn();
-        let mut all = read_until(&mut master, "on stderr\r\n");
+        let mut all = read_until(&mut master, "on stderr");
         std::io::Write::write_all(&mut master, b"hello\n").expect("type");
         all += &read_until(&mut master, "hello ");
         std::io::Write::write_all(&mut master, b"exit 8\n").expect("type");
