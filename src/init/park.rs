@@ -12,6 +12,7 @@ use std::ptr;
 use super::message::{At, Fail, Message, Step};
 use super::{Context, dev, session_keyring};
 use crate::plan::{HOME_SIZE, Process, Strings};
+use crate::sys::cred::NODE_WORDS;
 use crate::sys::{Errno, cred, fs, process, socket};
 
 /// Bytes of the longest orders: those that fit into one message of a socket.
@@ -45,8 +46,10 @@ pub struct Carried {
     pub ignored: u64,
     /// personality(2); `None`: it stays as it is.
     pub personality: Option<u64>,
-    /// Whether there are no transparent huge pages (PR_SET_THP_DISABLE); `None`: it stays as it is.
-    pub no_huge_pages: Option<bool>,
+    /// Transparent huge pages (PR_SET_THP_DISABLE and its flags); `None`: it stays as it is.
+    pub huge_pages: Option<u64>,
+    /// set_mempolicy(2), mode and nodes; `None`: it stays as it is.
+    pub memory_policy: Option<(i32, [u64; NODE_WORDS])>,
 }
 
 /// What the program is, and what it's given: that of the plan, or that of the orders.
@@ -122,7 +125,7 @@ pub struct Orders<'a> {
 }
 
 /// Words before the strings.
-const HEAD: usize = 8;
+const HEAD: usize = 9 + NODE_WORDS;
 /// Bit of the first word: there is a host's name.
 const HOSTNAME: u64 = 1;
 /// Bit of the first word: there is a keyring.
@@ -131,10 +134,10 @@ const KEYRING: u64 = 2;
 const HOME: u64 = 4;
 /// Bit of the first word: a personality is given.
 const PERSONALITY: u64 = 8;
-/// Bit of the first word: huge pages are given...
+/// Bit of the first word: huge pages are given.
 const HUGE_PAGES: u64 = 16;
-/// ...as forbidden.
-const NO_HUGE_PAGES: u64 = 32;
+/// Bit of the first word: a memory policy is given.
+const MEMORY_POLICY: u64 = 32;
 /// Bit of the first word: there is a domain's name.
 const DOMAINNAME: u64 = 64;
 
@@ -150,14 +153,15 @@ impl Orders<'_> {
             | flag(self.keyring.is_some(), KEYRING)
             | flag(home.is_some(), HOME)
             | flag(carried.personality.is_some(), PERSONALITY)
-            | flag(carried.no_huge_pages.is_some(), HUGE_PAGES)
-            | flag(carried.no_huge_pages == Some(true), NO_HUGE_PAGES);
+            | flag(carried.huge_pages.is_some(), HUGE_PAGES)
+            | flag(carried.memory_policy.is_some(), MEMORY_POLICY);
         let (args, env) = (p.args.iter().count(), p.env.iter().count());
         // Both arrays end with a null; HOME may be one more.
         if args + env + 3 > STRINGS {
             return Err(Errno::E2BIG);
         }
-        let head: [u64; HEAD] = [
+        let (mode, nodes) = carried.memory_policy.unwrap_or_default();
+        let head: [u64; HEAD - NODE_WORDS] = [
             flags,
             carried.blocked,
             carried.ignored,
@@ -165,9 +169,11 @@ impl Orders<'_> {
             args as u64,
             env as u64,
             p.candidates.len() as u64,
-            0,
+            carried.huge_pages.unwrap_or(0),
+            mode as u64,
         ];
-        let mut bytes: Vec<u8> = head.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let head = head.iter().chain(&nodes);
+        let mut bytes: Vec<u8> = head.flat_map(|word| word.to_ne_bytes()).collect();
         let one = [p.cwd.as_c_str()].into_iter();
         let strings = one
             .chain(self.hostname)
@@ -249,8 +255,12 @@ fn become_callers(carried: &Carried) -> Result<(), Fail> {
     if let Some(persona) = carried.personality {
         cred::personality(persona).at(Step::Personality)?;
     }
-    if let Some(forbidden) = carried.no_huge_pages {
-        cred::forbid_huge_pages(forbidden).at(Step::Parked)?;
+    if let Some(value) = carried.huge_pages {
+        cred::set_huge_pages(value).at(Step::Parked)?;
+    }
+    if let Some((mode, nodes)) = carried.memory_policy {
+        // Of nodes that our cpuset doesn't have: EINVAL, and its caller makes one himself.
+        cred::set_mempolicy(mode, &nodes).at(Step::MemoryPolicy)?;
     }
     for signal in (1..=64).filter(|n| carried.ignored & 1 << (n - 1) != 0) {
         process::ignore(signal).at(Step::Parked)?;
@@ -276,11 +286,17 @@ fn decode<'a>(bytes: &'a mut [u8], pointers: &'a mut [*const c_char]) -> Option<
     };
     let flags = word(0)?;
     let has = |bit: u64| flags & bit != 0;
+    let mut nodes = [0; NODE_WORDS];
+    for (at, node) in nodes.iter_mut().enumerate() {
+        *node = word(HEAD - NODE_WORDS + at)?;
+    }
+    let policy = (word(8)? as i32, nodes);
     let carried = Carried {
         blocked: word(1)?,
         ignored: word(2)?,
         personality: word(3).filter(|_| has(PERSONALITY)),
-        no_huge_pages: has(HUGE_PAGES).then_some(has(NO_HUGE_PAGES)),
+        huge_pages: word(7).filter(|_| has(HUGE_PAGES)),
+        memory_policy: has(MEMORY_POLICY).then_some(policy),
     };
     let (args, env) = (word(4)? as usize, word(5)? as usize);
     let candidates = word(6)? as usize;
@@ -382,7 +398,8 @@ mod tests {
                     blocked: 1 << 33,
                     ignored: 1,
                     personality: None,
-                    no_huge_pages: Some(true),
+                    huge_pages: Some(3),
+                    memory_policy: Some((2, [5; NODE_WORDS])),
                 },
             };
             let mut bytes = orders.encode().unwrap();

@@ -98,18 +98,59 @@ pub fn personality(persona: u64) -> Result<()> {
     check_int(unsafe { libc::personality(persona) }).map(drop)
 }
 
-/// Whether the calling process gets no transparent huge pages (PR_SET_THP_DISABLE).
-pub fn forbid_huge_pages(forbidden: bool) -> Result<()> {
+/// PR_SET_THP_DISABLE: whether the calling process gets no transparent huge pages, and its flags; as
+/// [`huge_pages`] tells it.
+pub fn set_huge_pages(value: u64) -> Result<()> {
     let option = libc::PR_SET_THP_DISABLE;
     // SAFETY: no memory is involved.
-    check_int(unsafe { libc::prctl(option, u64::from(forbidden), 0u64, 0u64, 0u64) }).map(drop)
+    check_int(unsafe { libc::prctl(option, value & 1, value & !1, 0u64, 0u64) }).map(drop)
 }
 
-/// Whether huge pages are so forbidden.
-pub fn huge_pages_forbidden() -> Result<bool> {
+/// PR_GET_THP_DISABLE: 0, or 1 and flags.
+pub fn huge_pages() -> Result<u64> {
     // SAFETY: no memory is involved.
     check_int(unsafe { libc::prctl(libc::PR_GET_THP_DISABLE, 0u64, 0u64, 0u64, 0u64) })
-        .map(|v| v != 0)
+        .map(|v| v as u64)
+}
+
+/// What prctl(2) tells of a process that its children inherit and keep over execve(2), and for which
+/// there is nothing better.
+pub const SWITCHES: [&str; 7] = [
+    "PR_SET_SECUREBITS",
+    "PR_MCE_KILL",
+    "PR_SET_IO_FLUSHER",
+    "PR_SET_MDWE",
+    "PR_SET_MEMORY_MERGE",
+    "PR_SET_TSC",
+    "PR_SCHED_CORE",
+];
+
+/// The calling process's [`SWITCHES`]; those that the kernel doesn't know, or doesn't tell, are -1.
+pub fn switches() -> [i64; SWITCHES.len()] {
+    // linux/prctl.h
+    const PR_GET_IO_FLUSHER: i32 = 58;
+    const PR_GET_MDWE: i32 = 66;
+    const PR_GET_MEMORY_MERGE: i32 = 68;
+    let get = |option: i32| {
+        // SAFETY: no memory is involved.
+        i64::from(unsafe { libc::prctl(option, 0u64, 0u64, 0u64, 0u64) })
+    };
+    let (mut tsc, mut core) = (-1i32, 0u64);
+    // SAFETY: both are written to, by one of the calls each. The second's arguments: PR_SCHED_CORE_GET,
+    // of this thread, of it alone.
+    unsafe {
+        libc::prctl(libc::PR_GET_TSC, &raw mut tsc, 0u64, 0u64, 0u64);
+        libc::prctl(libc::PR_SCHED_CORE, 0u64, 0u64, 0u64, &raw mut core);
+    }
+    [
+        get(libc::PR_GET_SECUREBITS),
+        get(libc::PR_MCE_KILL_GET),
+        get(PR_GET_IO_FLUSHER),
+        get(PR_GET_MDWE),
+        get(PR_GET_MEMORY_MERGE),
+        tsc.into(),
+        core as i64,
+    ]
 }
 
 /// The caller's personality(2).
@@ -207,6 +248,28 @@ pub fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<()> {
     };
     // SAFETY: the kernel reads `nodes.len()` words.
     check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, bits) }).map(drop)
+}
+
+/// Words of nodes that [`own_mempolicy`] tells: as many nodes as a kernel can have (CONFIG_NODES_SHIFT).
+pub const NODE_WORDS: usize = 16;
+
+/// The calling thread's memory policy: mode with its flags, and nodes (get_mempolicy(2)). ENOSYS: there is
+/// no NUMA.
+pub fn own_mempolicy() -> Result<(i32, [u64; NODE_WORDS])> {
+    let (mut mode, mut nodes) = (0i32, [0u64; NODE_WORDS]);
+    let bits = nodes.len() * 64 + 1;
+    // SAFETY: the kernel writes the mode, and no more nodes than `nodes` has.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_get_mempolicy,
+            &raw mut mode,
+            nodes.as_mut_ptr(),
+            bits,
+            0,
+            0,
+        )
+    })?;
+    Ok((mode, nodes))
 }
 
 /// sched_setaffinity(2) of `pid` (0: the caller); bit N of the bytes is CPU N.

@@ -1,6 +1,13 @@
 //! Who calls: all that a container takes from whoever starts it without a word in its config. A warm
 //! container is the daemon's child, so it has to be given the caller's; and where that can't be done,
 //! the container isn't for him.
+//!
+//! Of what fork(2) and execve(2) pass on the rest needs nothing. Init makes it anew in every container:
+//! descriptors, directory, session, CPU affinity, autogroup, session keyring; umask and what
+//! config.json names. execve clears it, also the caller's own: pending attributes of LSMs, user space
+//! dispatch, shadow stacks, CPUID faulting, rseq, dumpable. Not to be seen, and the daemon's: audit's
+//! login id and session, a Landlock domain, what PR_SET_TIMERSLACK 0 returns to, the default keyring for
+//! requested keys, inherited perf events and tracers.
 
 use std::ffi::{CStr, CString};
 use std::os::unix::fs::MetadataExt;
@@ -11,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::init::park::Carried;
 use crate::launch::failed;
 use crate::plan::{Plan, Scheduler};
+use crate::sys::cred::NODE_WORDS;
 use crate::sys::{cred, process};
 
 /// RLIMIT_NLIMITS (asm-generic/resource.h).
@@ -20,7 +28,7 @@ const LIMITS: u32 = 16;
 const RESET_ON_FORK: u64 = 1;
 
 /// Namespaces, by their names in /proc/PID/ns.
-const NAMESPACES: [(&str, i32); 8] = [
+const NAMESPACES: [(&str, i32); 10] = [
     ("mnt", libc::CLONE_NEWNS),
     ("user", libc::CLONE_NEWUSER),
     ("pid", libc::CLONE_NEWPID),
@@ -29,6 +37,9 @@ const NAMESPACES: [(&str, i32); 8] = [
     ("uts", libc::CLONE_NEWUTS),
     ("cgroup", libc::CLONE_NEWCGROUP),
     ("time", libc::CLONE_NEWTIME),
+    // Those of children, which need not be one's own (pid_namespaces(7)).
+    ("pid_for_children", libc::CLONE_NEWPID),
+    ("time_for_children", libc::CLONE_NEWTIME),
 ];
 
 /// What a process has that its children inherit.
@@ -62,7 +73,11 @@ pub struct Caller {
     /// personality(2).
     personality: u64,
     /// PR_GET_THP_DISABLE.
-    no_huge_pages: bool,
+    huge_pages: u64,
+    /// get_mempolicy(2): mode and nodes.
+    memory_policy: (i32, [u64; NODE_WORDS]),
+    /// See there.
+    switches: [i64; cred::SWITCHES.len()],
     /// The umask.
     pub umask: u32,
     /// The host's and the domain's name.
@@ -70,16 +85,21 @@ pub struct Caller {
 }
 
 /// What must be equal in /proc/self/status.
-const PRIVILEGES: [&str; 9] = [
+const PRIVILEGES: [&str; 12] = [
     "Uid:",
     "Gid:",
     "NoNewPrivs:",
     "Seccomp:",
+    // Of two with as many nothing is known but that.
+    "Seccomp_filters:",
     "CapInh:",
     "CapPrm:",
     "CapEff:",
     "CapBnd:",
     "CapAmb:",
+    // PR_SET_SPECULATION_CTRL.
+    "Speculation_Store_Bypass:",
+    "SpeculationIndirectBranch:",
 ];
 
 fn read(path: &str) -> Result<String> {
@@ -135,7 +155,9 @@ impl Caller {
             timer_slack: cred::timer_slack().map_err(|e| failed(e, "PR_GET_TIMERSLACK"))?,
             dump: u64::from_str_radix(dump.trim(), 16).unwrap_or(0),
             personality: cred::own_personality().map_err(|e| failed(e, "personality"))?,
-            no_huge_pages: cred::huge_pages_forbidden().unwrap_or(false),
+            huge_pages: cred::huge_pages().unwrap_or(0),
+            memory_policy: cred::own_mempolicy().unwrap_or_default(),
+            switches: cred::switches(),
             umask: u32::from_str_radix(&line("Umask:"), 8).context("/proc/self/status: Umask")?,
             names: cred::host_names().map_err(|e| failed(e, "uname"))?,
         })
@@ -163,6 +185,12 @@ impl Caller {
         for (name, (his, ours)) in PRIVILEGES.iter().zip(pairs) {
             if his != ours {
                 bail!("the zygote has other privileges ({name} {ours}, not {his})");
+            }
+        }
+        let pairs = self.switches.iter().zip(&own.switches);
+        for (name, (his, ours)) in cred::SWITCHES.iter().zip(pairs) {
+            if his != ours {
+                bail!("the zygote has another {name} ({ours}, not {his})");
             }
         }
         let inherits_groups = plan.process.as_ref().is_some_and(|p| p.groups.is_none());
@@ -237,8 +265,9 @@ impl Caller {
             blocked: self.signals.0,
             ignored: self.signals.1,
             personality: other(self.personality != own.personality).map(|()| self.personality),
-            no_huge_pages: other(self.no_huge_pages != own.no_huge_pages)
-                .map(|()| self.no_huge_pages),
+            huge_pages: other(self.huge_pages != own.huge_pages).map(|()| self.huge_pages),
+            memory_policy: other(self.memory_policy != own.memory_policy)
+                .map(|()| self.memory_policy),
         }
     }
 }

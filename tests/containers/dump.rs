@@ -193,6 +193,7 @@ impl Dump {
                 ("mce_kill", libc::PR_MCE_KILL_GET),
                 ("io_flusher", 58),
                 ("mdwe", libc::PR_GET_MDWE),
+                ("memory_merge", 68),
             ] {
                 self.say(name, answer(libc::prctl(option, 0, 0, 0, 0).into()));
             }
@@ -206,9 +207,10 @@ impl Dump {
             libc::syscall(libc::SYS_sched_getaffinity, 0, 128, mask.as_mut_ptr());
             self.say("affinity", format!("{mask:x?}"));
             let mut mode = 0i32;
-            let null = std::ptr::null::<u64>();
-            let got = libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, null, 0, 0, 0);
-            self.say("mempolicy", format!("{} {mode}", answer(got)));
+            let mut nodes = [0u64; 16];
+            let to = nodes.as_mut_ptr();
+            let got = libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, to, 1025, 0, 0);
+            self.say("mempolicy", format!("{} {mode} {nodes:x?}", answer(got)));
             self.say("secure", libc::getauxval(libc::AT_SECURE));
             let mut names: libc::utsname = std::mem::zeroed();
             libc::uname(&raw mut names);
@@ -497,6 +499,9 @@ pub fn odd(argument: &str) {
         libc::prctl(libc::PR_SET_TIMERSLACK, 60_000 + which);
         libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1 - which);
         libc::prctl(libc::PR_SET_THP_DISABLE, 1 - which, 0, 0, 0);
+        // MPOL_BIND, MPOL_INTERLEAVE, to the first node.
+        let node = [1u64];
+        libc::syscall(libc::SYS_set_mempolicy, 2 + which, node.as_ptr(), 65);
         let groups = [500 + which as u32, 600];
         libc::setgroups(1 + which as usize, groups.as_ptr());
         for (resource, least) in [

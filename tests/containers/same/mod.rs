@@ -335,6 +335,7 @@ fn odd_caller(way: Way) {
     let seen = difference(&plain.inside, &strange.inside);
     for word in [
         "oom_score_adj: 150",
+        "mempolicy: 0 3 [1",
         "nice: 4",
         "Max open files",
         "personality",

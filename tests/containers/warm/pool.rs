@@ -99,7 +99,12 @@ pub fn cold_when_it_does_not_fit(way: Way) {
     for (script, why) in [
         ("exec setpriv --no-new-privs \"$@\"", "NoNewPrivs"),
         ("exec setpriv --bounding-set=-sys_time \"$@\"", "CapPrm"),
+        (
+            "exec setpriv --securebits=+no_setuid_fixup \"$@\"",
+            "PR_SET_SECUREBITS",
+        ),
         ("exec unshare --mount \"$@\"", "mnt namespace"),
+        ("exec unshare --pid \"$@\"", "pid_for_children namespace"),
         ("NOTIFY_SOCKET=/x exec \"$@\"", "NOTIFY_SOCKET"),
         ("exec \"$@\" 3</dev/null", "preserve"),
     ] {
