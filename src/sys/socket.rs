@@ -123,7 +123,12 @@ pub fn receive_many(
             }
             header = libc::CMSG_NXTHDR(&message, header);
         }
-        if message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+        let cut = |part: i32| message.msg_flags & part != 0;
+        // There was room for more of them, but not in this process.
+        if cut(libc::MSG_CTRUNC) && room.next().is_some() {
+            return Err(Errno::EMFILE);
+        }
+        if cut(libc::MSG_TRUNC | libc::MSG_CTRUNC) {
             return Err(Errno::EMSGSIZE);
         }
         Ok(n as usize)

@@ -93,22 +93,17 @@ fn few_descriptors_for_exec(way: Way) {
     assert_eq!(b.status(), "running");
 }
 
-fn mounted(b: &Bundle, options: &str, act: impl FnOnce()) {
-    fs::create_dir_all(&b.root).unwrap();
+/// Acts with a tmpfs as the state root.
+pub fn mounted<T>(root: &Path, options: &str, act: impl FnOnce() -> T) -> T {
+    fs::create_dir_all(root).unwrap();
     let mount = |program: &str, args: &[&str]| {
-        let status = Command::new(program)
-            .args(args)
-            .arg(&b.root)
-            .status()
-            .unwrap();
+        let status = Command::new(program).args(args).arg(root).status().unwrap();
         assert!(status.success(), "{program} {args:?}");
     };
     mount("mount", &["-t", "tmpfs", "-o", options, "tmpfs"]);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
     mount("umount", &["--lazy"]);
-    if let Err(payload) = result {
-        std::panic::resume_unwind(payload);
-    }
+    result.unwrap_or_else(|payload| std::panic::resume_unwind(payload))
 }
 
 fn full_state_root(way: Way) {
@@ -121,7 +116,7 @@ fn full_state_root(way: Way) {
     let mut worked = false;
     let mut failed = 0;
     for inodes in 1..9 {
-        mounted(&b, &format!("nr_inodes={inodes}"), || {
+        mounted(&b.root, &format!("nr_inodes={inodes}"), || {
             let output = b.create();
             if !output.stderr.is_empty() {
                 assert!(
@@ -138,7 +133,7 @@ fn full_state_root(way: Way) {
     assert!(worked && failed > 2, "{failed} failed");
     // Blocks: none left for the files' content.
     for free in 0..3 {
-        mounted(&b, "size=64k", || {
+        mounted(&b.root, "size=64k", || {
             let fill = 16 - free;
             fs::write(b.root.join("fill"), vec![b'x'; fill * 4096]).unwrap();
             let output = b.create();
@@ -160,7 +155,7 @@ fn full_state_root(way: Way) {
 
 fn readonly_state_root(way: Way) {
     let b = Bundle::new(way).auto();
-    mounted(&b, "ro", || {
+    mounted(&b.root, "ro", || {
         let output = b.run();
         let line = output.stderr.clone();
         assert!(!clean(&b, "read-only", output, 1), "it worked");

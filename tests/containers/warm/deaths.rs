@@ -79,7 +79,7 @@ pub fn daemon_killed_in_the_foreground(way: Way) {
 }
 
 /// The keepers of the daemon.
-fn keeper_pids(p: &Pool) -> Vec<i32> {
+pub fn keeper_pids(p: &Pool) -> Vec<i32> {
     let pid = p.daemon.as_ref().expect("a daemon").pid();
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("children");
     text.split_whitespace()

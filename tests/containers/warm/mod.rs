@@ -5,6 +5,7 @@ pub mod deaths;
 mod hooks;
 mod pool;
 mod ready;
+mod starved;
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use deaths::*;
 use hooks::*;
 use pool::*;
 use ready::*;
+use starved::*;
 
 pub const TESTS: Tests = tests![
     takes_what_its_caller_says,
@@ -47,6 +49,11 @@ pub const TESTS: Tests = tests![
     mistakes_are_the_same,
     limits,
     refused_bundles,
+    few_descriptors_of_the_caller,
+    few_descriptors_of_the_daemon,
+    few_descriptors_of_the_keeper,
+    full_state_root,
+    more_callers_than_containers,
     hooks_inherit_from_the_caller,
     daemon_keeps_its_environment,
 ];
