@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::deaths::keeper_pids;
 use super::{Pool, keepers};
-use crate::harness::{Bundle, Output, Way};
+use crate::harness::{Bundle, Daemon, Output, Way};
 use crate::starved::mounted;
 
 fn greets(way: Way) -> Bundle {
@@ -73,12 +73,18 @@ fn may_open(pid: i32, limit: usize) {
 
 /// EMFILE in the daemon, when it's asked and when it makes another one.
 pub fn few_descriptors_of_the_daemon(way: Way) {
-    let p = Pool::created(greets(way), 1);
+    // Without kits, of which it would let go first.
+    let mut p = Pool::new(greets(way));
+    let config = p.b.dir.join("zygote.toml");
+    fs::write(&config, "kits = 0\n").expect("write");
+    p.kill();
+    let flags = ["--config", &config.to_string_lossy()];
+    p.daemon = Some(Daemon::with(&p.b.root, &flags, |_| {}));
+    p.provision(&[]).ok();
     let pid = p.daemon.as_ref().expect("a daemon").pid();
     let open = || fs::read_dir(format!("/proc/{pid}/fd")).expect("fd").count();
     for more in 0..5 {
         recovers(&p);
-        // With the kits that were made for those that weren't warm.
         may_open(pid, open() + more);
         for n in 0..3 {
             let what = format!("{more} more descriptors, {n}");
