@@ -38,12 +38,22 @@ pub fn prepare(c: &Context) -> std::result::Result<OwnedFd, Fail> {
     let host = fs::open(CWD, c"/", libc::O_PATH, 0).at(Step::Propagation)?;
     let kind = plan.propagation & !libc::MS_REC;
     propagate(&host, plan.propagation & libc::MS_REC != 0, kind).at(Step::Propagation)?;
-    // What is unbindable could not be copied, either.
-    if kind == libc::MS_SHARED || kind == libc::MS_UNBINDABLE {
-        parent_private(c).at(Step::Propagation)?;
+    // pivot_root(2) refuses a shared mount, what is mounted next must not propagate to the host, and what
+    // is unbindable could not be copied, either.
+    if !cut_off(plan) {
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let around = fs::open(CWD, &plan.rootfs, flags, 0).at(Step::Propagation)?;
+        propagate_around(around, libc::MS_PRIVATE).at(Step::Propagation)?;
     }
     let tree = mount::clone_tree(CWD, &plan.rootfs, true).at(Step::Rootfs)?;
     on_itself(c, tree)
+}
+
+/// Whether nothing of the copied mount table is a peer of the host's mounts any more. Without MS_REC only
+/// `/` itself isn't.
+fn cut_off(plan: &Plan) -> bool {
+    plan.propagation & libc::MS_REC != 0
+        && plan.propagation & (libc::MS_PRIVATE | libc::MS_SLAVE) != 0
 }
 
 /// Enters a mount namespace of a kit: what is needed of the host is taken along, as cut off from it as
@@ -69,13 +79,11 @@ fn on_itself(c: &Context, tree: OwnedFd) -> std::result::Result<OwnedFd, Fail> {
     Ok(tree)
 }
 
-/// Makes the mount in which the root file system lies private: pivot_root(2) refuses a shared one,
-/// and what is mounted next must not propagate to the host. A directory that isn't the root of a
-/// mount answers EINVAL; then its parent may be.
-fn parent_private(c: &Context) -> Result<()> {
-    let mut at = fs::open(CWD, &c.plan.rootfs, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+/// Changes the mount in which a directory lies. One that isn't the root of a mount answers EINVAL; then
+/// its parent may be.
+fn propagate_around(mut at: OwnedFd, propagation: u64) -> Result<()> {
     for _ in 0..libc::PATH_MAX {
-        match propagate(&at, false, libc::MS_PRIVATE) {
+        match propagate(&at, false, propagation) {
             Err(Errno::EINVAL) => at = fs::open(&at, c"..", libc::O_PATH, 0)?,
             other => return other,
         }
@@ -108,7 +116,7 @@ pub fn pivot(c: &Context, root: BorrowedFd) -> std::result::Result<(), Fail> {
     }
     if plan.no_pivot {
         for point in c.bare {
-            unmount(point).at(Step::Pivot)?;
+            unmount(plan, point).at(Step::Pivot)?;
         }
         fs::fchdir(root).at(Step::Pivot)?;
         let host = fs::open(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).at(Step::Pivot)?;
@@ -121,7 +129,7 @@ pub fn pivot(c: &Context, root: BorrowedFd) -> std::result::Result<(), Fail> {
         // The old root lies over the new one now. It must be no peer of the host's mounts when it
         // is unmounted, or they would go with it.
         fs::fchdir(&old).at(Step::Pivot)?;
-        if plan.propagation & (libc::MS_PRIVATE | libc::MS_SLAVE) == 0 {
+        if !cut_off(plan) {
             propagate(&old, true, libc::MS_SLAVE).at(Step::Pivot)?;
         }
         mount::detach(c".").at(Step::Pivot)?;
@@ -139,12 +147,15 @@ fn rootfs_propagation(plan: &Plan, root: BorrowedFd) -> std::result::Result<(), 
 }
 
 /// Unmounts what the host has there, or covers it where that isn't ours to do (a user namespace).
-fn unmount(point: &CStr) -> Result<()> {
+fn unmount(plan: &Plan, point: &CStr) -> Result<()> {
     let there = match fs::open(CWD, point, libc::O_PATH, 0) {
         Err(Errno::ENOENT) => return Ok(()),
         other => other?,
     };
-    // The host must keep its own.
+    // The host must keep its own: an unmount happens to every peer of what it's mounted on.
+    if !cut_off(plan) {
+        propagate_around(fs::open(&there, c"..", libc::O_PATH, 0)?, libc::MS_SLAVE)?;
+    }
     match propagate(&there, true, libc::MS_SLAVE) {
         Ok(()) | Err(Errno::EINVAL) => {}
         Err(errno) => return Err(errno),
@@ -216,7 +227,8 @@ pub fn null(c: &Context) -> std::result::Result<Option<OwnedFd>, Fail> {
     let tree = mount::clone_tree(CWD, c"/dev/null", false).at(Step::MaskedPath)?;
     let stat = fs::fstat(&tree).at(Step::MaskedPath)?;
     if !fs::is_type(&stat, libc::S_IFCHR) || stat.st_rdev != libc::makedev(1, 3) {
-        return Err(Fail::new(Step::MaskedPath, Errno::ENODEV).noting(b"host's /dev/null"));
+        return Err(Fail::new(Step::MaskedPath, Errno::ENODEV)
+            .noting(b"the host's /dev/null isn't the null device"));
     }
     Ok(Some(tree))
 }

@@ -62,6 +62,9 @@ pub fn container(fail: &Fail, plan: &Plan, hook_output: &dyn Fn() -> String) -> 
                 "linux.readonlyPaths[{i}]: can't make {path:?} read-only"
             ))
         }
+        Step::MaskedPath if !fail.text().is_empty() => {
+            said(&format_args!("linux.maskedPaths: {}", fail.text()))
+        }
         Step::MaskedPath => {
             let path = plan.masked_paths.get(i).map(|p| text(p));
             let path = path.unwrap_or_default();

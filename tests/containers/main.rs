@@ -29,6 +29,7 @@ mod mounts;
 mod namespaces;
 mod net;
 mod process;
+mod propagation;
 mod same;
 mod seccomp;
 mod soak;
@@ -56,6 +57,7 @@ const MODULES: &[(&str, Tests)] = &[
     ("namespaces", namespaces::TESTS),
     ("net", net::TESTS),
     ("process", process::TESTS),
+    ("propagation", propagation::TESTS),
     ("same", same::TESTS),
     ("seccomp", seccomp::TESTS),
     ("soak", soak::TESTS),
