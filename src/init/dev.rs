@@ -77,26 +77,25 @@ fn node_at(parent: BorrowedFd, name: &CStr, node: &Node, bind: bool) -> Result<(
         return bind_node(parent, name, node);
     }
     match fs::mknod(parent, name, node.mode, node.dev) {
-        Ok(()) => {}
+        Ok(()) if (node.uid, node.gid) == (0, 0) => return Ok(()),
+        Ok(()) | Err(Errno::EEXIST) => {}
         Err(Errno::EPERM) => return bind_node(parent, name, node),
-        Err(Errno::EEXIST) => {
-            // One descriptor for the look and the change: another container may share this directory
-            // and put a symlink there in between.
-            let file = fs::open(parent, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-            let there = fs::fstat(&file)?;
-            let same = fs::is_type(&there, node.mode & libc::S_IFMT)
-                && (there.st_rdev == node.dev || node.mode & libc::S_IFMT == libc::S_IFIFO);
-            if !same {
-                return Err(Errno::EEXIST);
-            }
-            if there.st_mode & 0o7777 != node.mode & 0o7777 {
-                fs::chmod_fd(&file, node.mode & 0o7777)?;
-            }
-        }
         Err(errno) => return Err(errno),
     }
-    if node.uid != 0 || node.gid != 0 {
-        fs::chown_at(parent, name, node.uid, node.gid, libc::AT_SYMLINK_NOFOLLOW)?;
+    // One descriptor for the look and the changes: another container may share this directory and put
+    // something else there in between, such as a link to a node of the host's.
+    let file = fs::open(parent, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+    let there = fs::fstat(&file)?;
+    let same = fs::is_type(&there, node.mode & libc::S_IFMT)
+        && (there.st_rdev == node.dev || node.mode & libc::S_IFMT == libc::S_IFIFO);
+    if !same {
+        return Err(Errno::EEXIST);
+    }
+    if (there.st_uid, there.st_gid) != (node.uid, node.gid) {
+        fs::chown_at(&file, c"", node.uid, node.gid, libc::AT_EMPTY_PATH)?;
+    }
+    if there.st_mode & 0o7777 != node.mode & 0o7777 {
+        fs::chmod_fd(&file, node.mode & 0o7777)?;
     }
     Ok(())
 }

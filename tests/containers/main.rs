@@ -13,6 +13,7 @@
 
 mod cgroups;
 mod channels;
+mod devices;
 mod dump;
 mod errors;
 mod escape;
@@ -44,6 +45,7 @@ use harness::runner::{self, Tests};
 const MODULES: &[(&str, Tests)] = &[
     ("cgroups", cgroups::TESTS),
     ("channels", channels::TESTS),
+    ("devices", devices::TESTS),
     ("errors", errors::TESTS),
     ("escape", escape::TESTS),
     #[cfg(feature = "fault")]

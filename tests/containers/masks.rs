@@ -229,7 +229,7 @@ fn labels_go_to_the_real_proc(way: Way) {
 
 /// Exchanges two paths as fast as it can, as another container that shares the directory would, while
 /// `act` runs.
-fn swapping(one: &Path, other: &Path, act: impl FnOnce()) {
+pub fn swapping(one: &Path, other: &Path, act: impl FnOnce()) {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -246,7 +246,7 @@ fn swapping(one: &Path, other: &Path, act: impl FnOnce()) {
 }
 
 /// How often a race is tried.
-const ROUNDS: usize = 60;
+pub const ROUNDS: usize = 60;
 
 /// /proc is a directory one moment and a symlink the next: procfs is never mounted through it, and
 /// what is to be masked in it is masked wherever it went.

@@ -223,7 +223,7 @@ fn with_users(spec: &mut Value) {
 }
 
 /// A bundle whose rootfs belongs to the users of `with_users`.
-fn users_bundle(way: Way) -> Bundle {
+pub fn users_bundle(way: Way) -> Bundle {
     let b = Bundle::new(way).config(with_users);
     let chown = Command::new("chown")
         .args(["-R", "100000:100000"])
