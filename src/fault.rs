@@ -3,7 +3,7 @@
 //!
 //! `RUNZ_FAULT=POINT=ACTION`. POINT is the name given to [`point`], or `child:STEP[:INDEX]` for a step
 //! of `init` by its name in `init::message`. ACTION is `kill` (SIGKILL to the process that gets there),
-//! `eio` (a point of the parent fails with EIO) or, in the child, `orphan`: SIGKILL to the parent
+//! `eio` (a point of the parent fails with EIO), `stop` (SIGSTOP to itself) or, in the child, `orphan`: SIGKILL to the parent
 //! (not after init has closed its descriptors, from Step::Executable on).
 
 #[cfg(not(feature = "fault"))]
@@ -36,6 +36,7 @@ mod here {
     enum Action {
         Kill,
         Fail,
+        Stop,
         Orphan,
     }
 
@@ -60,6 +61,7 @@ mod here {
         let action = match action {
             "kill" => Action::Kill,
             "eio" => Action::Fail,
+            "stop" => Action::Stop,
             "orphan" => Action::Orphan,
             _ => return None,
         };
@@ -94,6 +96,10 @@ mod here {
         match FAULT.get_or_init(read) {
             Some(fault) if fault.point == name => match fault.action {
                 Action::Fail => Err(failed(Errno::EIO, format_args!("fault at {name}"))),
+                Action::Stop => {
+                    stop();
+                    Ok(())
+                }
                 _ => die(),
             },
             _ => Ok(()),
@@ -109,10 +115,18 @@ mod here {
             return;
         }
         let Some((parent, killer)) = &fault.parent else {
-            die()
+            match fault.action {
+                Action::Stop => return stop(),
+                _ => die(),
+            }
         };
         let _ = sys::fs::write(killer, &[0]);
         let _ = process::wait_gone(parent.as_fd(), Duration::from_secs(10));
+    }
+
+    fn stop() {
+        let own = pidfd_open(own_pid());
+        let _ = own.and_then(|own| pidfd_send_signal(own, libc::SIGSTOP));
     }
 
     fn die() -> ! {

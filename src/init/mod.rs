@@ -81,6 +81,8 @@ pub struct Common<'a> {
     pub exe: Option<Exe<'a>>,
     /// The signal mask that the caller had.
     pub signal_mask: Option<libc::sigset_t>,
+    /// The parent is root, whom the kernel lets reach into a process that isn't dumpable, too.
+    pub root: bool,
     /// Where `--trace` keeps the time of each step.
     pub times: Option<&'a mem::Shared>,
 }
@@ -209,6 +211,18 @@ impl Common<'_> {
     }
 }
 
+impl Common<'_> {
+    /// Shuts others of the container out of /proc/PID of this process, which has the parent's memory and a
+    /// few descriptors until it executes (CVE-2016-9962): those with the same user, and those with
+    /// CAP_SYS_PTRACE in the container's user namespace. A parent who isn't root would be shut out, too.
+    fn hide(&self) -> Result<(), Fail> {
+        match self.root {
+            true => sys::process::set_dumpable(false).at(Step::Session),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Context<'_> {
     fn trace(&self, step: Step, index: usize) {
         self.common.trace(step, index);
@@ -263,10 +277,11 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
     let plan = c.plan;
     let new = plan.namespaces.new;
     let own_user = new & libc::CLONE_NEWUSER as u64 != 0;
+    let hidden = hidden(plan);
     if own_user {
         // Until the maps are written we are nobody, and may not even open the executable.
         c.common.await_word(MAPPED);
-        become_root()?;
+        become_root(!hidden)?;
     }
     c.common.begin()?;
     let joins = plan.namespaces.join.iter();
@@ -406,7 +421,7 @@ fn entry_steps(e: &Entry) -> Result<Never, Fail> {
     }
     sys::process::setsid().at(Step::Session)?;
     if user {
-        become_root()?;
+        become_root(!e.common.root)?;
     }
     if let Some(name) = e.keyring {
         session_keyring(name)?;
@@ -502,6 +517,7 @@ impl Finish<'_> {
                 sys::process::die_of(signal).at(Step::Parent)?;
             }
         }
+        self.common.hide()?;
         if let Some(slot) = program.home {
             process::home(p.uid, slot, root);
         }
@@ -603,17 +619,25 @@ fn wait_for_nothing(c: &Context) -> Result<Never, Fail> {
     sys::process::exit_now(1)
 }
 
+/// Whether others of the container's pid namespace may see its init, that must not look into it. Offsets of
+/// a time namespace are written by our own files in /proc: then only once that is done.
+fn hidden(plan: &Plan) -> bool {
+    let new = plan.namespaces.new;
+    new & libc::CLONE_NEWPID as u64 == 0 && new & libc::CLONE_NEWTIME as u64 == 0
+}
+
 /// Root of a user namespace that we have just entered. Its groups are dropped where that is allowed:
-/// they would be those of the caller.
-fn become_root() -> Result<(), Fail> {
+/// they would be those of the caller. `dumpable`: whether our own files in /proc shall be ours.
+fn become_root(dumpable: bool) -> Result<(), Fail> {
     match cred::setgroups(&[]) {
         Ok(()) | Err(Errno::EPERM) => {}
         Err(errno) => return Err(Fail::new(Step::BecomeRoot, errno)),
     }
     cred::setgid(0).at(Step::BecomeRoot)?;
     cred::setuid(0).at(Step::BecomeRoot)?;
-    // The change of ids made us undumpable, and our own files in /proc the host root's.
-    sys::process::set_dumpable(true).at(Step::BecomeRoot)
+    // The change of ids made us undumpable, unless fs.suid_dumpable says otherwise, and our own files in
+    // /proc the host root's.
+    sys::process::set_dumpable(dumpable).at(Step::BecomeRoot)
 }
 
 /// Joins the namespaces that the config names by path. Those of other kinds than user come first
@@ -636,7 +660,7 @@ fn join_namespaces(c: &Context) -> Result<(), Fail> {
     }
     for (j, fd) in list.iter().zip(c.join).filter(|(j, _)| j.kind == user) {
         sys::process::setns(fd, user).of(Step::JoinNamespace, j.index)?;
-        become_root()?;
+        become_root(!hidden(c.plan))?;
     }
     for (j, fd) in list.iter().zip(c.join) {
         if j.kind & refused != 0 {

@@ -63,6 +63,7 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
                 channel: theirs.as_fd(),
                 exe: exe.as_ref().map(exe::Exe::borrow),
                 signal_mask: request.signal_mask,
+                root: sys::cred::effective_ids().0 == 0,
                 times,
             },
             init: request.init,

@@ -166,6 +166,7 @@ pub fn container(request: Request) -> Result<Started> {
                 channel: theirs.as_fd(),
                 exe: exe.as_ref().map(exe::Exe::borrow),
                 signal_mask: request.signal_mask,
+                root: sys::cred::effective_ids().0 == 0,
                 times,
             },
             fifo: fifo.as_ref().map(|f| f.as_fd()),

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::harness::runner::Tests;
 use crate::harness::{Bundle, Call, Way, host, wait_for};
+use crate::namespaces::users_bundle;
 use crate::{inside, tests};
 
 pub const TESTS: Tests = tests![
@@ -20,6 +21,10 @@ pub const TESTS: Tests = tests![
     from(binary_is_safe_from_an_exec_target),
     from(binary_is_safe_from_a_replaced_binary),
     from(binary_is_safe_from_what_enters),
+    binary_is_safe_while_a_container_waits,
+    another_file_in_the_place_of_the_binary,
+    waiting_init_is_out_of_reach,
+    half_made_init_is_out_of_reach,
     from(interpreter_is_the_runtime),
     users_own_binary_is_sealed,
     no_descriptor_leaks,
@@ -265,6 +270,116 @@ fn binary_is_safe_from_a_replaced_binary(way: Way) {
                 "{name} was overwritten"
             );
         }
+    }
+}
+
+/// A container that is created and not started: its init waits as the runtime's executable, and processes
+/// that enter see it. Once the program runs in its place nobody executes the file any more.
+fn binary_is_safe_while_a_container_waits(way: Way) {
+    let (b, copy) = bundle(way);
+    let b = b.args(["sleep", "1000"]);
+    copy.makes(b.make("create", &[])).run().ok();
+    let attack = "/attack > /found 2>&1; echo end > /end";
+    let words = ["--detach", "--env", &copy.role(), &b.id, "sh", "-c", attack];
+    b.call("exec").args(words).run().ok();
+    wait_for("an attacker who has the executable", || {
+        b.rootfs("/taken").exists().then_some(())
+    });
+    b.start().ok();
+    copy.resisted("created", &found(&b));
+}
+
+/// A container's process looks into every other one that is the runtime's still.
+pub const LOOK_AT_THE_RUNTIMES: &str = r#"
+    for p in /proc/[0-9]*; do
+        [ "$(cat $p/comm 2>/dev/null)" = runz:init ] || continue
+        echo found
+        for file in environ maps mem auxv; do
+            (: < $p/$file) 2>/dev/null && echo "opened $file"
+        done
+        for link in exe root cwd fd/0 fd/3 fd/4 fd/5 fd/6 fd/7 fd/8; do
+            readlink $p/$link
+        done
+    done
+    true"#;
+
+/// Before it's started, init still has the memory that it shared with its parent: nobody of its pid
+/// namespace, though he has the same capabilities, looks into it.
+fn waiting_init_is_out_of_reach(way: Way) {
+    let b = Bundle::new(way).args(["sleep", "1000"]);
+    b.create().ok();
+    assert_eq!(b.inside(LOOK_AT_THE_RUNTIMES), "found\n", "its own");
+    b.start().ok();
+    let pid = b.pid();
+    let pod = Bundle::new(way).args(["sleep", "1000"]).config(|spec| {
+        for namespace in spec["linux"]["namespaces"].as_array_mut().unwrap() {
+            if namespace["type"] == "pid" {
+                namespace["path"] = json!(format!("/proc/{pid}/ns/pid"));
+            }
+        }
+    });
+    pod.create().ok();
+    assert_eq!(b.inside(LOOK_AT_THE_RUNTIMES), "found\n", "a pod's");
+}
+
+/// In a pod of one user namespace: before the pivot, init's root is the host's.
+fn half_made_init_is_out_of_reach(way: Way) {
+    let b = users_bundle(way).sleeper().config(|spec| {
+        for set in ["bounding", "effective", "permitted"] {
+            spec["process"]["capabilities"][set] = json!(["CAP_SYS_PTRACE"]);
+        }
+    });
+    b.run_detached().ok();
+    let pid = b.pid();
+    let pod = users_bundle(way);
+    let fifo = pod.dir.join("fifo");
+    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    let pod = pod.config(|spec| {
+        for namespace in spec["linux"]["namespaces"].as_array_mut().unwrap() {
+            let kind = namespace["type"].as_str().unwrap().to_owned();
+            if matches!(&*kind, "pid" | "user") {
+                namespace["path"] = json!(format!("/proc/{pid}/ns/{kind}"));
+            }
+        }
+        for maps in ["uidMappings", "gidMappings"] {
+            spec["linux"].as_object_mut().unwrap().remove(maps);
+        }
+        let args = json!(["cat", fifo]);
+        spec["hooks"] = json!({"createRuntime": [{"path": "/bin/cat", "args": args}]});
+    });
+    let making = pod.make("run", &[]).spawn();
+    let seen = wait_for("an init that waits for its hooks", || {
+        let seen = b.inside(LOOK_AT_THE_RUNTIMES);
+        (!seen.is_empty()).then_some(seen)
+    });
+    fs::write(fifo, "").unwrap();
+    making.wait().ok();
+    assert_eq!(seen, "found\n");
+}
+
+/// Something else is found by the binary's path by now: it's not mapped in the runtime's place.
+fn another_file_in_the_place_of_the_binary(way: Way) {
+    // By what the kernel says of a file that was removed; and by the very path, on another mount.
+    for place in [
+        r#"cp "$1" $D/x; exec 9<$D/x; rm $D/x; cp $D/junk "$D/x (deleted)""#,
+        r#"mkdir $D/bin $D/over; cp "$1" $D/bin/x; cp $D/junk $D/over/x; exec 9<$D/bin/x
+           mount --bind $D/over $D/bin"#,
+    ] {
+        let b = Bundle::new(way);
+        let length = fs::metadata(host::runtime()).unwrap().len();
+        fs::write(b.dir.join("junk"), vec![0xcc; length as usize]).unwrap();
+        let dir = b.dir.join("place");
+        let script = format!(
+            "D={0}; rm -rf $D; mkdir $D; cp {0}/../junk $D
+             exec unshare --mount sh -ec '{place}; shift; exec /proc/self/fd/9 \"$@\"' sh \"$@\"",
+            dir.display()
+        );
+        let script = format!("export D; {script}");
+        b.make("run", &[]).shell(&script).run().ok();
+        let b = b.sleeper();
+        b.run_detached().ok();
+        let call = b.call("exec").args([&b.id, "echo", "ran"]);
+        assert_eq!(call.shell(&script).run().ok(), "ran\n", "{place}");
     }
 }
 

@@ -13,8 +13,10 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use serde_json::json;
 
+use crate::escape::LOOK_AT_THE_RUNTIMES;
 use crate::harness::runner::Tests;
 use crate::harness::{Bundle, Call, Daemon, Way, wait_for};
+use crate::namespaces::users_bundle;
 use crate::tests;
 use crate::warm::deaths;
 use crate::zygote;
@@ -27,7 +29,10 @@ pub const TESTS: Tests = tests![
     killed_in_delete,
     failed_in_create,
     failed_in_run,
+    failed_in_exec,
+    entering_process_is_out_of_reach,
     init_killed_at_every_step,
+    init_stops_without_its_runtime,
     runtime_killed_at_every_step_of_init,
     entering_process_killed_at_every_step,
     half_made_container_spares_others,
@@ -167,6 +172,25 @@ fn nothing_left(b: &Bundle, what: &str) {
     assert!(!mounts.contains(&*dir), "{what}: a mount is left");
 }
 
+/// Nobody goes on for a runtime that is dead: the hooks that come next don't run.
+fn init_stops_without_its_runtime(way: Way) {
+    let b = bundle(way);
+    let made = b.dir.join("made");
+    let b = b.config(|spec| {
+        let hook = json!([{"path": "/bin/touch", "args": ["touch", made]}]);
+        spec["hooks"]["createContainer"] = hook;
+    });
+    fault(b.make("create", &[]), "launch:hooks", "kill")
+        .run()
+        .exits(-9);
+    init_is_gone_or_known(&b, "launch:hooks");
+    wait_for("the end of init", || {
+        procs(&b.cgroup()).is_empty().then_some(())
+    });
+    assert!(!made.exists());
+    can_be_removed(&b, "launch:hooks");
+}
+
 /// `delete --force` removes what a killed runtime left, and the id can be used again.
 #[track_caller]
 fn can_be_removed(b: &Bundle, what: &str) {
@@ -289,12 +313,21 @@ fn killed_in_delete(way: Way) {
     }
 }
 
+/// Has the call made by somebody who says which processes are left when it has ended.
+fn by_a_shim(call: Call) -> Call {
+    let own = std::env::current_exe().unwrap();
+    let (own, role) = (own.display(), crate::inside::ROLE);
+    call.shell(&format!("exec env {role}=reaper {own} \"$@\""))
+}
+
 fn failed_in(way: Way, verb: &str, options: &[&str], points: &[&[&str]]) {
     let b = bundle(way);
     let pid_file = b.dir.join("pid").to_string_lossy().into_owned();
     let options = [options, &["--pid-file", &pid_file]].concat();
     for point in points.concat() {
-        let line = fault(b.make(verb, &options), point, "eio").run().fails();
+        let output = by_a_shim(fault(b.make(verb, &options), point, "eio")).run();
+        assert_eq!(output.stdout, "", "{point}");
+        let line = output.fails();
         let said = match point {
             "pidfile:written" => "write pid file".to_owned(),
             point => format!("fault at {point}: i/o error (EIO)"),
@@ -308,6 +341,11 @@ fn failed_in(way: Way, verb: &str, options: &[&str], points: &[&[&str]]) {
         let _ = fs::remove_file(b.dir.join("pid"));
     }
     works_again(&b);
+    let b = b.args(["no-such-program"]);
+    let output = by_a_shim(b.make(verb, &options)).run();
+    assert_eq!(output.stdout, "");
+    output.fails();
+    nothing_left(&b, "no such program");
 }
 
 fn failed_in_create(way: Way) {
@@ -317,6 +355,71 @@ fn failed_in_create(way: Way) {
 fn failed_in_run(way: Way) {
     failed_in(way, "run", &["--detach"], &[BEFORE, AFTER, RUN]);
     failed_in(way, "run", &[], &[BEFORE, AFTER, RUN]);
+}
+
+fn failed_in_exec(way: Way) {
+    let b = bundle(way);
+    b.run_detached().ok();
+    let init = vec![b.pid().to_string()];
+    let pid_file = b.dir.join("exec-pid").to_string_lossy().into_owned();
+    // Once it runs, nothing fails.
+    for point in EXEC.iter().filter(|point| **point != "exec:pidfile") {
+        let call = b
+            .call("exec")
+            .args(["--pid-file", &pid_file, &b.id, "sleep", "1000"]);
+        let output = by_a_shim(fault(call, point, "eio")).run();
+        // There it may just go on as another process, of which nobody knows: that ends by itself.
+        if *point != "exec:cloned" {
+            assert_eq!(output.stdout, "", "{point}");
+        }
+        let line = output.fails_with(255);
+        assert!(
+            line.ends_with(&format!("fault at {point}: i/o error (EIO)")),
+            "{point}: {line}"
+        );
+        wait_for(&format!("{point}: init alone"), || {
+            (procs(&b.cgroup()) == init).then_some(())
+        });
+    }
+    let output = by_a_shim(b.call("exec").args([&b.id, "no-such-program"])).run();
+    assert_eq!(output.stdout, "");
+    output.fails_with(255);
+    can_be_removed(&b, "exec");
+}
+
+/// CVE-2016-9962: until it runs its program, a process that enters holds what was the runtime's. It's held
+/// as soon as it's in the pid namespace; as root of the user namespace; and as the user that the container's
+/// processes are, with no more capabilities than they.
+fn entering_process_is_out_of_reach(way: Way) {
+    let users = users_bundle(way).config(|spec| {
+        for set in ["bounding", "effective", "permitted"] {
+            spec["process"]["capabilities"][set] = json!(["CAP_SYS_PTRACE"]);
+        }
+    });
+    for b in [Bundle::new(way), users] {
+        let b = b.sleeper();
+        b.run_detached().ok();
+        let init = b.pid().to_string();
+        for point in ["exec:cloned", "child:NoNewPrivileges", "exec:settled"] {
+            let call = b.call("exec").args([&b.id, "true"]);
+            let entering = fault(call, point, "stop").spawn();
+            let runtime = entering.pid().to_string();
+            let all = || [vec![runtime.clone()], procs(&b.cgroup())].concat();
+            let stopped = wait_for("a process that is stopped", || {
+                all().into_iter().find(|pid| {
+                    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                    stat.contains(") T ") && *pid != init
+                })
+            });
+            let seen = wait_for("a process that enters", || {
+                let seen = b.inside(LOOK_AT_THE_RUNTIMES);
+                (!seen.is_empty()).then_some(seen)
+            });
+            kill(Pid::from_raw(stopped.parse().unwrap()), Signal::SIGCONT).unwrap();
+            entering.wait().ok();
+            assert_eq!(seen, "found\n", "{point}");
+        }
+    }
 }
 
 /// `child:STEP:INDEX` for every step of init.

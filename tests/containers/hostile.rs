@@ -352,6 +352,18 @@ fn passwd_is_hostile(way: Way) {
         replace_by_link(&path, target);
         assert_eq!(b.run().ok(), "/\n", "{target}");
     }
+    // By what is open at that time, be it the caller's or the runtime's.
+    let leak = format!(
+        "exec 7<{outside} 8</ 9<{}; exec \"$@\"",
+        host.outside.display()
+    );
+    for n in 3..24 {
+        for tail in ["", "/passwd", &outside] {
+            replace_by_link(&path, &format!("/proc/self/fd/{n}{tail}"));
+            let output = b.make("run", &[]).shell(&leak).run();
+            assert_eq!(output.ok(), "/\n", "descriptor {n}{tail}");
+        }
+    }
     fs::remove_file(&path).unwrap();
     mkfifo(&path, Mode::S_IRWXU).unwrap();
     assert_eq!(b.run().ok(), "/\n", "a FIFO");

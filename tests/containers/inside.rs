@@ -22,6 +22,7 @@ pub fn play() -> Option<std::process::ExitCode> {
         "answer" => answer_lines(),
         "dump" => crate::dump::dump(),
         "odd" => crate::dump::odd(argument),
+        "reaper" => reaper(),
         other => panic!("no role {other:?}"),
     }
     Some(std::process::ExitCode::SUCCESS)
@@ -53,6 +54,21 @@ fn answer_lines() {
     println!("end");
 }
 
+/// A shim: makes the call of its arguments, and takes in what the runtime leaves, be it dead. Prints a line
+/// for each such process. Ends with the call's exit code.
+fn reaper() {
+    nix::sys::prctl::set_child_subreaper(true).expect("become a subreaper");
+    let mut words = std::env::args_os().skip(1);
+    let mut call = std::process::Command::new(words.next().expect("a program"));
+    let status = call.args(words).env_remove(ROLE).status().expect("run");
+    let children = fs::read_to_string("/proc/thread-self/children").expect("children");
+    for pid in children.split_whitespace() {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        println!("LEFT {stat}");
+    }
+    std::process::exit(crate::harness::call::code(status));
+}
+
 /// 16 bytes of getrandom(2).
 fn random() -> String {
     let mut bytes = [0u8; 16];
@@ -67,7 +83,7 @@ fn random() -> String {
 /// executes it any more (ETXTBSY). Prints `took` with their number, and `WROTE` with the way if one
 /// succeeded, `REACHED` when a process leads to the host.
 ///
-/// `argument` is the size and a path of the host's, which must not be there by /proc/PID/root either,
+/// Makes the file /taken once it has one. `argument` is the size and a path of the host's, which must not be there by /proc/PID/root either,
 /// nor by a descriptor of a process.
 fn overwrite(argument: &str) {
     let (size, host) = argument.split_once(' ').expect("a size and a path");
@@ -114,6 +130,7 @@ fn overwrite(argument: &str) {
             }
             attack(&path, &file, &mut answers);
             took.push(file);
+            let _ = File::create("/taken");
             if *seen.entry(pid.clone()).or_insert_with(Instant::now) < Instant::now() - STAYS {
                 // SAFETY: no memory is involved.
                 unsafe { libc::kill(pid.parse().expect("a number"), libc::SIGKILL) };
