@@ -137,6 +137,19 @@ pub fn allow_all(rules: &[Rule]) -> bool {
     rules == [EVERYTHING]
 }
 
+/// Whether the null device may be opened for reading and writing.
+pub fn allow_null(rules: &[Rule]) -> bool {
+    let allowed = |access: u32| {
+        let null = Rule {
+            access,
+            ..char_device(1, Some(3))
+        };
+        let last = rules.iter().rev().find(|rule| rule.covers(&null));
+        last.is_some_and(|rule| rule.allow)
+    };
+    allowed(READ) && allowed(WRITE)
+}
+
 fn read(rule: &LinuxDeviceCgroup, index: usize) -> Result<Rule> {
     let json = format!("linux.resources.devices[{index}]");
     let kind = match rule.typ() {

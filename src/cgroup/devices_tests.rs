@@ -244,3 +244,32 @@ fn wrong_rules_name_themselves() {
     let odd = r#"[{"allow":false,"type":"c","major":1,"minor":11,"access":"rwa"}]"#;
     rules(&parse(odd), &[]).unwrap();
 }
+
+#[test]
+fn the_null_device_is_allowed_unless_a_config_has_its_own() {
+    let null = |json: &str, paths: &[&str]| allow_null(&rules(&parse(json), paths).unwrap());
+    let own = ["/dev/null"];
+    assert!(null("[]", &[]));
+    assert!(null(
+        r#"[{"allow": false, "access": "rwm"}]"#,
+        &["/dev/zero"]
+    ));
+    assert!(!null("[]", &own));
+    for (rest, wanted) in [
+        (r#""access": "rwm""#, true),
+        (r#""type": "c", "major": 1, "access": "rw""#, true),
+        (
+            r#""type": "c", "major": 1, "minor": 3, "access": "w""#,
+            false,
+        ),
+        (
+            r#""type": "b", "major": 1, "minor": 3, "access": "rw""#,
+            false,
+        ),
+    ] {
+        let rule = format!(r#"{{"allow": true, {rest}}}"#);
+        assert_eq!(null(&format!("[{rule}]"), &own), wanted, "{rest}");
+        let denied = format!(r#"[{rule}, {{"allow": false, "access": "w"}}]"#);
+        assert!(!null(&denied, &own), "{rest}");
+    }
+}

@@ -85,6 +85,8 @@ pub struct Filter {
     pub program: Vec<u64>,
     /// A failure to load or attach it is no error.
     pub optional: bool,
+    /// It lets the null device be read and written. It always does, unless the config has another /dev/null.
+    pub null: bool,
 }
 
 /// Limits to compare with `memory.current`.
@@ -146,6 +148,12 @@ impl Settings {
     pub fn controllers(&self) -> impl Iterator<Item = &str> {
         let named = self.writes.iter().filter_map(|write| write.controller());
         named.filter(|controller| *controller != "cgroup")
+    }
+
+    /// Whether a process in the cgroup can't open the null device.
+    pub fn refuses_null(&self) -> bool {
+        let filter = self.devices.as_ref();
+        filter.is_some_and(|filter| !filter.null && !filter.optional)
     }
 
     /// Whether a controller is needed that no threaded cgroup can have.
@@ -529,6 +537,7 @@ fn filter(resources: &LinuxResources, context: &Context) -> Result<Option<Filter
     Ok(Some(Filter {
         program: devices::program(&rules),
         optional,
+        null: devices::allow_null(&rules),
     }))
 }
 

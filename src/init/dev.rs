@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::message::{At, Fail, Message, Step};
 use super::{Common, path};
-use crate::plan::{Dev, Node};
+use crate::plan::{Dev, Node, Plan};
 use crate::sys::fs::{self, CWD};
 use crate::sys::{Errno, Result, mount, tty};
 
@@ -156,22 +156,36 @@ pub fn terminal(
 }
 
 /// Standard streams that are the host's /dev/null become the container's: the host's inode must not
-/// be reachable through /proc/self/fd.
-pub fn reopen_null(root: BorrowedFd) -> std::result::Result<(), Fail> {
+/// be reachable through /proc/self/fd. In a /dev that isn't ours to fill it need not be there.
+pub fn reopen_null(root: BorrowedFd, plan: &Plan) -> std::result::Result<(), Fail> {
     let null = libc::makedev(1, 3);
+    let is_null = |stat: &libc::stat| fs::is_type(stat, libc::S_IFCHR) && stat.st_rdev == null;
     for stream in 0..3 {
         let Ok(fd) = fs::inherited(stream) else {
             continue;
         };
         let stat = fs::fstat(fd).of(Step::Stdio, stream as usize)?;
-        if !fs::is_type(&stat, libc::S_IFCHR) || stat.st_rdev != null {
+        if !is_null(&stat) {
             continue;
+        }
+        // The config has its own /dev/null, and doesn't allow this device. Not left to open(2): the filter is
+        // loaded meanwhile.
+        if plan.dev.is_some() && plan.resources.refuses_null() {
+            return Err(Fail::new(Step::Stdio, Errno::EPERM).noting(b"open /dev/null"));
+        }
+        let own = path::open(root, c"/dev/null").and_then(fs::fstat);
+        if !own.is_ok_and(|stat| is_null(&stat)) {
+            if plan.dev.is_none() {
+                continue;
+            }
+            let words = b"can't reopen /dev/null: container's /dev/null is invalid";
+            return Err(Fail::new(Step::Stdio, Errno::ENODEV).noting(words));
         }
         let Ok(own) = fs::openat2(root, c"/dev/null", libc::O_RDWR, 0, fs::IN_ROOT) else {
             continue;
         };
         let stat = fs::fstat(&own).of(Step::Stdio, stream as usize)?;
-        if fs::is_type(&stat, libc::S_IFCHR) && stat.st_rdev == null {
+        if is_null(&stat) {
             fs::dup_onto(&own, stream).of(Step::Stdio, stream as usize)?;
         }
     }

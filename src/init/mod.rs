@@ -348,7 +348,7 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
 
     c.trace(Step::Pivot, 0);
     root::pivot(c, root.as_fd())?;
-    dev::reopen_null(root.as_fd())?;
+    dev::reopen_null(root.as_fd(), plan)?;
     if let Some(p) = &plan.process {
         path::open_or_make(root.as_fd(), &p.cwd, true).at(Step::Cwd)?;
     }

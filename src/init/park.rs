@@ -232,7 +232,7 @@ pub fn wait<'a>(c: &Context, room: &'a mut Taken, root: BorrowedFd) -> Result<Pr
         }
     }
     if streams.iter().any(Option::is_some) {
-        dev::reopen_null(root)?;
+        dev::reopen_null(root, c.plan)?;
     }
     drop(streams);
     let Some(orders) = decode(&mut room.bytes[..n], &mut room.pointers) else {

@@ -144,6 +144,10 @@ pub fn process(fail: &Fail, p: &Process) -> String {
         Step::Groups => said(&"process.user.additionalGids: setgroups"),
         Step::Gid => said(&format_args!("process.user.gid: setgid {}", p.gid)),
         Step::Uid => said(&format_args!("process.user.uid: setuid {}", p.uid)),
+        Step::Stdio if !fail.text().is_empty() => said(&format_args!(
+            "error reopening /dev/null inside container: {}",
+            fail.text()
+        )),
         Step::Stdio => said(&format_args!("give stdio to user {}", p.uid)),
         Step::Scheduler
             if fail.errno == Errno::EPERM

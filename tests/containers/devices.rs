@@ -22,6 +22,7 @@ pub const TESTS: Tests = tests![
     terminals_come_from_a_devpts,
     stdio_becomes_the_containers_null,
     masks_are_of_the_real_null,
+    null_is_another_device,
 ];
 
 /// A node of the null device.
@@ -178,15 +179,18 @@ fn terminals_come_from_a_devpts(way: Way) {
     drop(held);
 }
 
+/// Standard input is the container's /dev/null.
+#[track_caller]
+fn same(text: &str) {
+    let (null, stdin) = text.trim().split_once('\n').unwrap();
+    assert_eq!(null, stdin);
+    let m = fs::metadata("/dev/null").unwrap();
+    assert_ne!(null, format!("{}:{}", m.dev(), m.ino()));
+}
+
 /// The host's /dev/null, as standard streams, would lead to the host's /dev.
 fn stdio_becomes_the_containers_null(way: Way) {
     let look = "stat -L -c %d:%i /dev/null /proc/self/fd/0";
-    let same = |text: &str| {
-        let (null, stdin) = text.trim().split_once('\n').unwrap();
-        assert_eq!(null, stdin);
-        let m = fs::metadata("/dev/null").unwrap();
-        assert_ne!(null, format!("{}:{}", m.dev(), m.ino()));
-    };
     let b = Bundle::new(way).script(look);
     same(&b.run().ok());
 }
@@ -203,5 +207,44 @@ fn masks_are_of_the_real_null(way: Way) {
         );
         let line = b.make("run", &[]).shell(&cover).run().fails();
         assert!(line.ends_with("linux.maskedPaths: the host's /dev/null isn't the null device: no such device (ENODEV)"), "{place}: {line}");
+    }
+}
+
+/// A config with a /dev/null of its own, which takes the rule away that allows the null device: it never
+/// depends on when the filter is loaded, or on what the host has there, what becomes of standard streams.
+fn null_is_another_device(way: Way) {
+    let invalid = "error during container init: error reopening /dev/null inside container: \
+                   can't reopen /dev/null: container's /dev/null is invalid: no such device (ENODEV)";
+    let refused = "error during container init: error reopening /dev/null inside container: \
+                   open /dev/null: operation not permitted (EPERM)";
+    let both = json!({"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw"});
+    let write = json!({"allow": true, "type": "c", "major": 1, "minor": 3, "access": "w"});
+    for (minor, rules, wanted) in [
+        (5, json!([both]), invalid),
+        (3, json!([both]), ""),
+        (3, json!([{"allow": true, "access": "rwm"}]), ""),
+        (3, json!([]), refused),
+        (3, json!([write]), refused),
+    ] {
+        let b = Bundle::new(way)
+            .script("stat -L -c %d:%i /dev/null /proc/self/fd/0; cat")
+            .config(|spec| {
+                spec["linux"]["devices"] =
+                    json!([{"path": "/dev/null", "type": "c", "major": 1, "minor": minor}]);
+                spec["linux"]["resources"]["devices"] = rules.clone();
+            });
+        for _ in 0..3 {
+            let output = b.run();
+            match wanted {
+                "" => same(&output.ok()),
+                wanted => {
+                    let line = output.fails();
+                    assert!(line.ends_with(wanted), "{minor} {rules}: {line}");
+                }
+            }
+        }
+        // Streams that aren't the null device need none.
+        let output = b.make("run", &[]).stdin("given").run();
+        assert!(output.ok().ends_with("\ngiven"), "{minor} {rules}");
     }
 }

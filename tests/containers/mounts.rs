@@ -446,6 +446,9 @@ fn own_devices(way: Way) {
             {"path": "/deep/fifo", "type": "p"},
             {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600},
         ]);
+        // A /dev/null of one's own is only allowed by a rule of one's own.
+        spec["linux"]["resources"]["devices"] =
+            json!([{"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw"}]);
     });
     let wanted = "character special file 1:7 640 3:4\nfifo 0:0 666 0:0\n\
                   character special file 1:3 600 0:0\n";
