@@ -21,6 +21,7 @@ use crate::store;
 use crate::sys::process::{self, Exit};
 use crate::sys::{Errno, fs, socket};
 use crate::zygote::caller::Caller;
+use crate::zygote::memory::Taken;
 use crate::zygote::warm::{self, Answer, Order, Provision, Report, Until};
 use crate::{bundle, cli, fault, host, log, notify};
 
@@ -54,7 +55,13 @@ pub fn keep(c: &Context, asked: Keep) -> Result<()> {
         }
     };
     let cost = (process::monotonic() - begun) / 1000;
-    if warm::send(&asked.daemon, &Report::Parked { cost }, &[]).is_err() {
+    let cgroup = warm
+        .made
+        .cgroup
+        .as_ref()
+        .map(|cgroup| cgroup.path.as_path());
+    let taken = Taken::by(warm.made.started.pid, cgroup);
+    if warm::send(&asked.daemon, &Report::Parked { cost, taken }, &[]).is_err() {
         return warm.destroy(c).map(drop);
     }
     fault::point("keep:parked")?;

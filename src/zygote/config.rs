@@ -26,7 +26,7 @@ pub struct Config {
     pub kits: usize,
     /// How many shapes are known at most; the one that wasn't asked for longest goes first.
     pub shapes: usize,
-    /// Kernel memory that kits may take, in MiB.
+    /// Memory that kits and warm containers may take in all, in MiB. Kits get what the others leave.
     pub memory: u64,
     /// How many kits are made a second at most.
     pub rate: u32,
@@ -38,6 +38,14 @@ pub struct Config {
     pub age: u64,
 }
 
+/// A quarter of the machine's memory, in MiB.
+fn quarter() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    (kib.unwrap_or(0) / 1024 / 4).max(64)
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -45,7 +53,7 @@ impl Default for Config {
             first: 4,
             kits: 256,
             shapes: 16,
-            memory: 64,
+            memory: quarter(),
             rate: 500,
             quiet: 10,
             age: 600,
@@ -80,9 +88,14 @@ impl Config {
         Ok(config)
     }
 
-    /// How many kits may be there in all.
-    pub fn most(&self) -> usize {
-        let by_memory = (self.memory << 20) / KIT_MEMORY;
+    /// What kits and warm containers may take in all, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.memory.saturating_mul(1 << 20)
+    }
+
+    /// How many kits may be there in all; `others`: what is taken of the memory already.
+    pub fn most(&self, others: u64) -> usize {
+        let by_memory = self.memory().saturating_sub(others) / KIT_MEMORY;
         self.kits.min(by_memory as usize)
     }
 

@@ -118,12 +118,14 @@ pub fn serve(
     let metrics = directory.join("metrics");
     let open_files =
         process::rlimit(libc::RLIMIT_NOFILE).map_err(|e| failed(e, "prlimit RLIMIT_NOFILE"))?;
+    let settings = Config::read(config)?;
+    let cap = settings.memory();
     let given = activated()?;
     let ours = given.is_none();
     let mut daemon = Daemon {
         log,
         path: config.map(Path::to_owned),
-        config: Config::read(config)?,
+        config: settings,
         workshop: Workshop::open()?,
         pools: Pools::default(),
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed(e, "epoll"))?,
@@ -140,7 +142,7 @@ pub fn serve(
         seen: VecDeque::new(),
         plans: super::plans(root),
         begun: Instant::now(),
-        parking: Parking::open(directory, log, open_files, work)?,
+        parking: Parking::open(directory, log, open_files, cap, work)?,
         _lock: lock,
     };
     // A kit takes up to ten of them.
@@ -230,6 +232,12 @@ impl Daemon<'_> {
         let mut clean = None;
         loop {
             let now = Instant::now();
+            let others = self.parking.memory();
+            if others != self.pools.others {
+                // Kits make room.
+                self.pools.others = others;
+                clean = None;
+            }
             if clean.is_none_or(|at| at <= now) {
                 clean = self.pools.clean(&self.config, now);
             }
@@ -367,6 +375,7 @@ impl Daemon<'_> {
     fn reload(&mut self) -> Result<()> {
         self.config = Config::read(self.path.as_deref())?;
         self.pools.clean(&self.config, Instant::now());
+        self.parking.limit(self.config.memory());
         Ok(())
     }
 
@@ -506,7 +515,7 @@ impl Daemon<'_> {
         }
     }
 
-    fn status(&self) -> Status {
+    fn status(&mut self) -> Status {
         let now = Instant::now();
         let pages = || {
             let text = std::fs::read_to_string("/proc/self/statm").ok()?;
@@ -520,12 +529,14 @@ impl Daemon<'_> {
             descriptors: open as u64,
             refused: self.refused,
             warm: self.parking.status(now),
+            warm_memory: self.parking.memory(),
+            memory_cap: self.config.memory(),
             ..self.pools.status(now)
         }
     }
 
     /// Answers HTTP with HTTP, and who says nothing with the bare text.
-    fn scrape(&self, peer: &OwnedFd) {
+    fn scrape(&mut self, peer: &OwnedFd) {
         let mut request = [0; 4096];
         let n = fs::read(peer, &mut request).unwrap_or(0);
         let text = self.status().metrics();

@@ -13,11 +13,13 @@
 //! init itself. What fits a plan is its [`shape::Shape`]. Everything here is optional: without a daemon,
 //! or with one that doesn't answer within [`client::PATIENCE`], containers are made as ever.
 
+mod bundle;
 pub mod caller;
 pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod kit;
+pub mod memory;
 mod parking;
 pub mod plans;
 pub mod pools;

@@ -4,19 +4,18 @@
 //! was provisioned is remembered in `pools.json`, and made again by the next daemon.
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::bundle::Bundle;
+use super::memory::{LEAST, Room, Taken};
 use super::status;
 use super::warm::{self, Answer, Provision, Report, Until};
 use super::wire::{self, Reply};
-use crate::bundle;
 use crate::launch::failed;
 use crate::log::{Log, sentence};
 use crate::sys::process::{self, Clone};
@@ -60,6 +59,8 @@ pub struct Parking<'a> {
     keepers: Vec<(i32, String)>,
     next: u64,
     looked: Instant,
+    /// What all containers may take, in bytes.
+    cap: u64,
 }
 
 /// The keeper of one container.
@@ -69,6 +70,7 @@ struct Keeper {
     /// The pool's generation when it began.
     generation: u64,
     since: Instant,
+    taken: Taken,
 }
 
 struct Pool {
@@ -79,6 +81,8 @@ struct Pool {
     generation: u64,
     parked: VecDeque<Keeper>,
     making: Option<Keeper>,
+    /// What the last one took that was made, in bytes.
+    takes: u64,
     /// When one was handed over last.
     taken: Option<Instant>,
     /// Why the last one couldn't be made, how often in a row, and when to try again.
@@ -88,54 +92,6 @@ struct Pool {
     seen: status::Warm,
 }
 
-/// What tells one bundle from another.
-struct Bundle {
-    /// config.json's device, inode, time of change and size: as long as they are the same, it's not read.
-    config: [i64; 5],
-    /// A hash of its content.
-    hash: u64,
-    /// The root file system.
-    rootfs: PathBuf,
-    /// Its device and inode.
-    place: (u64, u64),
-}
-
-impl Bundle {
-    fn look(directory: &Path, known: Option<&Bundle>) -> Result<Bundle> {
-        let path = directory.join(bundle::CONFIG);
-        let found = std::fs::metadata(&path).with_context(|| format!("stat {path:?}"))?;
-        let config = [
-            found.dev() as i64,
-            found.ino() as i64,
-            found.mtime(),
-            found.mtime_nsec(),
-            found.size() as i64,
-        ];
-        let (hash, rootfs) = match known.filter(|known| known.config == config) {
-            Some(known) => (known.hash, known.rootfs.clone()),
-            None => {
-                let text = bundle::read(directory)?;
-                let mut hasher = DefaultHasher::new();
-                text.hash(&mut hasher);
-                let bundle = bundle::understand(&text, directory)?;
-                let root = bundle.spec.root().as_ref().context("root: is missing")?;
-                (hasher.finish(), root.path().clone())
-            }
-        };
-        let found = std::fs::metadata(&rootfs).with_context(|| format!("root.path: {rootfs:?}"))?;
-        Ok(Bundle {
-            config,
-            hash,
-            rootfs,
-            place: (found.dev(), found.ino()),
-        })
-    }
-
-    fn is(&self, other: &Bundle) -> bool {
-        (self.hash, &self.rootfs, self.place) == (other.hash, &other.rootfs, other.place)
-    }
-}
-
 impl Pool {
     fn new(provision: Provision) -> Pool {
         Pool {
@@ -143,6 +99,7 @@ impl Pool {
             generation: 0,
             parked: VecDeque::new(),
             making: None,
+            takes: LEAST,
             taken: None,
             failed: None,
             waiting: Vec::new(),
@@ -167,6 +124,7 @@ impl Pool {
         if !same {
             self.generation += 1;
             self.failed = None;
+            self.takes = LEAST;
             // Its keeper sees that nobody wants it any more.
             self.seen.replaced += self.parked.len() as u64;
             self.parked.clear();
@@ -175,9 +133,10 @@ impl Pool {
 
     /// When the next one is to be made; `None`: all are there, or on their way. As with kits, those who
     /// ask have the CPUs first, as long as a quarter of the pool is left.
-    fn due(&self, now: Instant, quiet: Duration) -> Option<Instant> {
+    fn due(&self, now: Instant, quiet: Duration, room: Room) -> Option<Instant> {
         let (ready, count) = (self.parked.len(), self.provision.count as usize);
         let wanted = ready < count && self.making.is_none() && self.bundle.is_ok();
+        let wanted = wanted && room.has(self.takes);
         let rest = self.taken.filter(|_| ready * 4 >= count);
         let at = match &self.failed {
             Some((_, _, again)) => *again,
@@ -186,11 +145,28 @@ impl Pool {
         wanted.then_some(at)
     }
 
-    fn answer_waiting(&mut self) {
-        let reply = match (&self.bundle, &self.failed) {
-            (Err(why), _) | (_, Some((why, ..))) => Reply::Refused(why.clone()),
-            _ if self.parked.len() >= self.provision.count as usize => Reply::Done,
-            _ => return,
+    fn memory(&self) -> u64 {
+        self.parked.iter().map(|keeper| keeper.taken.bytes()).sum()
+    }
+
+    /// Why there are no more, and none will be by itself.
+    fn stuck(&self, room: Room) -> Option<String> {
+        let (ready, count) = (self.parked.len(), self.provision.count as usize);
+        match (&self.bundle, &self.failed) {
+            (Err(why), _) | (_, Some((why, ..))) => Some(why.clone()),
+            _ if ready < count && !room.has(self.takes) => {
+                Some(format!("{ready} of {count}: {}", room.words(self.takes)))
+            }
+            _ => None,
+        }
+    }
+
+    fn answer_waiting(&mut self, room: Room) {
+        let all = self.parked.len() >= self.provision.count as usize;
+        let reply = match self.stuck(room) {
+            Some(why) => Reply::Refused(why),
+            None if all => Reply::Done,
+            None => return,
         };
         for peer in self.waiting.drain(..) {
             tell(&peer, &reply);
@@ -218,6 +194,7 @@ impl<'a> Parking<'a> {
         directory: PathBuf,
         log: &'a Log,
         open_files: (u64, u64),
+        cap: u64,
         work: &'a dyn Fn(Work) -> Result<()>,
     ) -> Result<Parking<'a>> {
         let mut parking = Parking {
@@ -230,6 +207,7 @@ impl<'a> Parking<'a> {
             keepers: Vec::new(),
             next: 0,
             looked: Instant::now(),
+            cap,
         };
         // Containers outlive those who made them, and are given to us.
         process::set_subreaper().map_err(|e| failed(e, "prctl PR_SET_CHILD_SUBREAPER"))?;
@@ -245,6 +223,31 @@ impl<'a> Parking<'a> {
     /// Readable when there is something for [`hear`](Self::hear).
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
+    }
+
+    /// What all containers take that nobody has, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.pools.iter().map(Pool::memory).sum()
+    }
+
+    fn room(&self) -> Room {
+        Room {
+            cap: self.cap,
+            taken: self.memory(),
+        }
+    }
+
+    /// What all containers may take from now on. Those that are too many go.
+    pub fn limit(&mut self, cap: u64) {
+        self.cap = cap;
+        while self.memory() > cap {
+            let most = self.pools.iter_mut().max_by_key(|pool| pool.memory());
+            let Some(pool) = most else { break };
+            // The youngest: it has waited least.
+            if pool.parked.pop_back().is_some() {
+                pool.seen.dropped += 1;
+            }
+        }
     }
 
     fn list(&self) -> PathBuf {
@@ -344,7 +347,7 @@ impl<'a> Parking<'a> {
             .position(|p| p.provision.name == provision.name);
         let mut pool = match at {
             Some(at) => {
-                let mut pool = self.pools.swap_remove(at);
+                let mut pool = self.pools.remove(at);
                 let count = provision.count;
                 let resized = Provision {
                     count,
@@ -352,6 +355,7 @@ impl<'a> Parking<'a> {
                 };
                 if resized != provision {
                     pool.generation += 1;
+                    pool.takes = LEAST;
                     pool.bundle = Err(String::new());
                     pool.parked.clear();
                 }
@@ -364,10 +368,12 @@ impl<'a> Parking<'a> {
         };
         pool.look();
         pool.waiting.push(peer);
-        pool.answer_waiting();
-        self.pools.push(pool);
-        self.pools
-            .sort_by(|a, b| a.provision.name.cmp(&b.provision.name));
+        let at = self
+            .pools
+            .partition_point(|p| p.provision.name < pool.provision.name);
+        self.pools.insert(at, pool);
+        let room = self.room();
+        self.pools[at].answer_waiting(room);
         self.remember()
     }
 
@@ -383,6 +389,7 @@ impl<'a> Parking<'a> {
 
     /// Gives a caller's connection to the keeper that has waited longest. Who gets none is told why.
     pub fn take(&mut self, name: &str, peer: &OwnedFd) {
+        let room = self.room();
         let found = self.pools.iter_mut().find(|p| p.provision.name == name);
         let Some(pool) = found else {
             tell(peer, &Reply::Refused(format!("no pool {name:?}")));
@@ -391,9 +398,9 @@ impl<'a> Parking<'a> {
         pool.look();
         if pool.parked.is_empty() {
             pool.seen.misses += 1;
-            let why = match (&pool.bundle, &pool.failed) {
-                (Err(why), _) | (_, Some((why, ..))) => format!("none could be made: {why}"),
-                _ => "all are taken".to_owned(),
+            let why = match pool.stuck(room) {
+                Some(why) => format!("none could be made: {why}"),
+                None => "all are taken".to_owned(),
             };
             tell(peer, &Reply::Refused(why));
             return;
@@ -414,12 +421,13 @@ impl<'a> Parking<'a> {
     /// When there is something to be done without being asked.
     pub fn due(&self, now: Instant, quiet: Duration) -> Option<Instant> {
         let busy = self.pools.iter().any(|pool| pool.making.is_some());
+        let room = self.room();
         let next = match busy {
             true => None,
             false => self
                 .pools
                 .iter()
-                .filter_map(|pool| pool.due(now, quiet))
+                .filter_map(|pool| pool.due(now, quiet, room))
                 .min(),
         };
         let look = (!self.pools.is_empty()).then(|| self.looked + LOOK);
@@ -431,15 +439,18 @@ impl<'a> Parking<'a> {
         if self.looked + LOOK <= now {
             self.looked = now;
             self.pools.iter_mut().for_each(Pool::look);
+            self.weigh();
+            self.limit(self.cap);
         }
         if self.pools.iter().any(|pool| pool.making.is_some()) {
             return;
         }
+        let room = self.room();
         // The emptiest first.
         let due = (0..self.pools.len())
             .filter(|at| {
                 self.pools[*at]
-                    .due(now, quiet)
+                    .due(now, quiet, room)
                     .is_some_and(|due| due <= now)
             })
             .min_by_key(|at| self.pools[*at].parked.len());
@@ -451,7 +462,7 @@ impl<'a> Parking<'a> {
                 let why = sentence(&error);
                 self.log.warn(format_args!("zygote: {why}"));
                 self.pools[at].fail(why, now);
-                self.pools[at].answer_waiting();
+                self.pools[at].answer_waiting(room);
             }
         }
     }
@@ -481,6 +492,7 @@ impl<'a> Parking<'a> {
             socket: ours,
             generation,
             since: now,
+            taken: Taken::default(),
         });
         Ok(())
     }
@@ -499,17 +511,20 @@ impl<'a> Parking<'a> {
     fn hear_one(&mut self, token: u64) {
         let now = Instant::now();
         let is = |keeper: &Keeper| keeper.token == token;
-        let found = self.pools.iter_mut().find_map(|pool| {
+        let found = self.pools.iter_mut().enumerate().find_map(|(at, pool)| {
             if let Some(keeper) = pool.making.take_if(|k| is(k)) {
-                return Some((pool, keeper));
+                return Some((at, keeper));
             }
-            let at = pool.parked.iter().position(is)?;
-            let keeper = pool.parked.remove(at)?;
-            Some((pool, keeper))
+            let parked = pool.parked.iter().position(is)?;
+            let keeper = pool.parked.remove(parked)?;
+            Some((at, keeper))
         });
-        let Some((pool, keeper)) = found else { return };
+        let Some((at, mut keeper)) = found else {
+            return;
+        };
+        let pool = &mut self.pools[at];
         match warm::receive::<Report>(&keeper.socket, Some(now)) {
-            Ok(Some((Report::Parked { cost }, _))) => {
+            Ok(Some((Report::Parked { cost, taken }, _))) => {
                 pool.seen.made += 1;
                 pool.seen.cost = cost;
                 pool.failed = None;
@@ -517,9 +532,11 @@ impl<'a> Parking<'a> {
                 if keeper.generation == pool.generation
                     && pool.parked.len() < pool.provision.count as usize
                 {
+                    pool.takes = taken.bytes();
+                    keeper.taken = taken;
                     pool.parked.push_back(keeper);
                 }
-                pool.answer_waiting();
+                self.limit(self.cap);
             }
             other => {
                 let why = match other {
@@ -529,13 +546,30 @@ impl<'a> Parking<'a> {
                 let name = &pool.provision.name;
                 self.log.warn(format_args!("zygote: pool {name:?}: {why}"));
                 pool.fail(why, now);
-                pool.answer_waiting();
+            }
+        }
+        let room = self.room();
+        self.pools[at].answer_waiting(room);
+    }
+
+    /// Looks what those take that may take more by now: a program that runs is not done.
+    fn weigh(&mut self) {
+        for pool in &mut self.pools {
+            let provision = &pool.provision;
+            if provision.until == Until::Ready && !provision.freeze {
+                for keeper in &mut pool.parked {
+                    keeper.taken.look();
+                    // The next one will come to that, too.
+                    pool.takes = pool.takes.max(keeper.taken.bytes());
+                }
             }
         }
     }
 
     /// For `status`.
-    pub fn status(&self, now: Instant) -> Vec<status::Warm> {
+    pub fn status(&mut self, now: Instant) -> Vec<status::Warm> {
+        self.weigh();
+        let room = self.room();
         let one = |pool: &Pool| status::Warm {
             bundle: pool.provision.bundle.display().to_string(),
             until: match (pool.provision.until, pool.provision.freeze) {
@@ -549,10 +583,8 @@ impl<'a> Parking<'a> {
             oldest: pool.parked.front().map_or(0, |keeper| {
                 now.saturating_duration_since(keeper.since).as_secs()
             }),
-            error: match (&pool.bundle, &pool.failed) {
-                (Err(why), _) | (_, Some((why, ..))) => why.clone(),
-                _ => String::new(),
-            },
+            memory: pool.memory(),
+            error: pool.stuck(room).unwrap_or_default(),
             ..pool.seen.clone()
         };
         self.pools.iter().map(one).collect()

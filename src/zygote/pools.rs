@@ -16,6 +16,8 @@ pub struct Pools {
     /// When kits were made, within the last minute.
     recent: VecDeque<Instant>,
     last_request: Option<Instant>,
+    /// What else takes of the memory that kits may take, in bytes.
+    pub others: u64,
 }
 
 struct Pool {
@@ -89,7 +91,7 @@ impl Pools {
 
     /// What is to be made next, and when; `None`: nothing.
     pub fn next(&self, config: &Config) -> Option<(Instant, &Shape)> {
-        if self.count() >= config.most() {
+        if self.count() >= config.most(self.others) {
             return None;
         }
         let short = |pool: &Pool| pool.target.min(config.pool).saturating_sub(pool.kits.len());
@@ -156,7 +158,7 @@ impl Pools {
                 pool.target = (pool.target - pool.target / 4).max(config.first.min(config.pool));
             }
         }
-        while self.count() > config.most() && self.shed() {}
+        while self.count() > config.most(self.others) && self.shed() {}
         let pools = self.pools.values();
         let ends = pools.map(|pool| {
             pool.kits

@@ -19,6 +19,10 @@ pub struct Status {
     /// What the kits take in all, as far as is known: bytes of kernel memory, estimated by
     /// [`super::config::KIT_MEMORY`].
     pub kit_memory: u64,
+    /// What the warm containers take in all, as far as is known, in bytes (see [`super::memory`]).
+    pub warm_memory: u64,
+    /// What both may take, in bytes.
+    pub memory_cap: u64,
     /// Kits made a second, over the last minute.
     pub refill_rate: f64,
     /// Requests that weren't understood, or not allowed.
@@ -53,6 +57,10 @@ pub struct Warm {
     pub failed: u64,
     /// How many were thrown away because their bundle had changed.
     pub replaced: u64,
+    /// How many were thrown away because all took too much memory.
+    pub dropped: u64,
+    /// What they take in all, as far as is known, in bytes.
+    pub memory: u64,
     /// What it took to make the last one, in microseconds.
     pub cost: u64,
     /// The age of the oldest, in seconds.
@@ -163,10 +171,16 @@ impl Status {
         if self.warm.is_empty() {
             return;
         }
-        let _ = writeln!(text, "\nwarm containers:");
+        let mib = |bytes: u64| bytes as f64 / 1048576.0;
         let _ = writeln!(
             text,
-            "{:>5} {:>6} {:>7} {:>7} {:>7} {:>6} {:>8} {:>8} {:>6}  {:15} {:7} BUNDLE",
+            "\nwarm containers: about {:.1} MiB of memory; with kits they may take {:.0} MiB",
+            mib(self.warm_memory),
+            mib(self.memory_cap)
+        );
+        let _ = writeln!(
+            text,
+            "{:>5} {:>6} {:>7} {:>7} {:>7} {:>6} {:>8} {:>7} {:>9} {:>8} {:>6}  {:15} {:7} BUNDLE",
             "READY",
             "WANTED",
             "HITS",
@@ -174,6 +188,8 @@ impl Status {
             "MADE",
             "FAILED",
             "REPLACED",
+            "DROPPED",
+            "MEMORY",
             "TAKES",
             "OLDEST",
             "POOL",
@@ -182,7 +198,7 @@ impl Status {
         for pool in &self.warm {
             let _ = writeln!(
                 text,
-                "{:>5} {:>6} {:>7} {:>7} {:>7} {:>6} {:>8} {:>8} {:>6}  {:15} {:7} {}{}",
+                "{:>5} {:>6} {:>7} {:>7} {:>7} {:>6} {:>8} {:>7} {:>9} {:>8} {:>6}  {:15} {:7} {}{}",
                 pool.ready,
                 pool.target,
                 pool.hits,
@@ -190,6 +206,8 @@ impl Status {
                 pool.made,
                 pool.failed,
                 pool.replaced,
+                pool.dropped,
+                format!("{:.1} MiB", mib(pool.memory)),
                 takes(pool.cost as f64),
                 oldest(pool.ready, pool.oldest),
                 pool.name,
@@ -234,6 +252,18 @@ impl Status {
                 "gauge",
                 "Kernel memory of the kits, estimated.",
                 self.kit_memory,
+            ),
+            (
+                "warm_memory_bytes",
+                "gauge",
+                "Memory of the warm containers, as far as is known.",
+                self.warm_memory,
+            ),
+            (
+                "memory_limit_bytes",
+                "gauge",
+                "Memory that kits and warm containers may take.",
+                self.memory_cap,
             ),
             (
                 "refused_total",
@@ -308,7 +338,7 @@ const KIT_METRICS: [Metric<Pool>; 7] = [
     ),
 ];
 
-const WARM_METRICS: [Metric<Warm>; 8] = [
+const WARM_METRICS: [Metric<Warm>; 10] = [
     (
         "warm_containers",
         "gauge",
@@ -350,6 +380,18 @@ const WARM_METRICS: [Metric<Warm>; 8] = [
         "counter",
         "Warm containers whose bundle had changed.",
         |p| p.replaced as f64,
+    ),
+    (
+        "warm_dropped_total",
+        "counter",
+        "Warm containers that took too much memory.",
+        |p| p.dropped as f64,
+    ),
+    (
+        "warm_pool_memory_bytes",
+        "gauge",
+        "Memory of a pool's warm containers, as far as is known.",
+        |p| p.memory as f64,
     ),
     (
         "warm_cost_seconds",

@@ -29,6 +29,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::caller::Caller;
+use super::memory::Taken;
 use crate::bundle::Changes;
 use crate::launch::failed;
 use crate::sys::{Errno, socket};
@@ -66,6 +67,8 @@ pub enum Report {
     Parked {
         /// What it took to make it, in microseconds.
         cost: u64,
+        /// What it takes.
+        taken: Taken,
     },
     /// It couldn't be made, or it's gone.
     Failed(String),

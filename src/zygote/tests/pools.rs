@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::config::Config;
+use super::super::config::{Config, KIT_MEMORY};
 use super::super::kit::Kit;
 use super::super::pools::Pools;
 use super::super::shape::Shape;
@@ -165,6 +165,13 @@ fn pools_keep_to_their_caps() {
         pools.clean(&config, now);
         assert_eq!(ready(&pools, now).iter().sum::<u64>(), most, "{config:?}");
     }
+    // So do warm containers, which come first.
+    let config = Config::default();
+    now = fill(&mut pools, &config, now + Duration::from_secs(60)).1;
+    pools.others = config.memory() - 3 * KIT_MEMORY - 1;
+    pools.clean(&config, now);
+    assert_eq!(ready(&pools, now).iter().sum::<u64>(), 3);
+    assert!(pools.next(&config).is_none());
 }
 
 /// Not faster than `rate`; and while some are left, not until nobody has asked for `quiet`.

@@ -37,6 +37,7 @@ pub const TESTS: Tests = tests![
     random_numbers_differ,
     not_ready_is_told,
     pool_refills_and_resizes,
+    memory_is_capped,
     pool_stays_when_provision_fails,
     cold_when_there_is_none,
     cold_ones_side_by_side,

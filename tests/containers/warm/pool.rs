@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::{Pool, keepers};
-use crate::harness::{Bundle, Way};
+use crate::harness::{Bundle, Daemon, Way};
 
 pub fn pool_refills_and_resizes(way: Way) {
     let p = Pool::created(Bundle::new(way), 3);
@@ -46,6 +46,52 @@ pub fn pool_stays_when_provision_fails(way: Way) {
     assert!(said.contains("/nowhere/config.json"), "{said}");
     assert_eq!(p.status()["ready"], json!(1));
     assert_eq!(p.warm(&[], "one").run().ok(), "hi\n");
+}
+
+/// As many as the memory has room for, and a word about the rest.
+pub fn memory_is_capped(way: Way) {
+    let mut p = Pool::created(Bundle::new(way), 0);
+    let config = p.b.dir.join("zygote.toml");
+    let cap = |mib: u32| fs::write(&config, format!("memory = {mib}\n")).expect("write");
+    cap(8);
+    p.kill();
+    let flags = ["--config", &config.to_string_lossy()];
+    p.daemon = Some(Daemon::with(&p.b.root, &flags, |_| {}));
+    let said = p.provision(&["--count=20"]).fails();
+    assert!(said.contains(" of 20: warm containers take "), "{said}");
+    assert!(said.contains("memory is capped at 8 MiB"), "{said}");
+    let ready = |status: &Value| status["ready"].as_u64().expect("a number");
+    let memory = |status: &Value| status["memory"].as_u64().expect("a number");
+    let status = p.status();
+    let first = ready(&status);
+    assert!((1..20).contains(&first), "{status}");
+    assert!((1 << 20..=8 << 20).contains(&memory(&status)), "{status}");
+    assert!(
+        status["error"].to_string().contains("capped at 8 MiB"),
+        "{status}"
+    );
+    let table = p.b.call("zygote").arg("status").run().ok();
+    assert!(table.contains("they may take 8 MiB"), "{table}");
+    assert!(table.contains(": warm containers take "), "{table}");
+    // Whoever takes one makes room for another.
+    p.warm(&[], "one").run().ok();
+    p.wait_ready(first);
+    p.settled(first as usize);
+    // One that asks for no more than there are gets them.
+    p.provision(&["--count=1"]).ok();
+    assert!(p.provision(&["--count=20"]).fails().contains("capped"));
+    cap(4);
+    p.b.call("zygote").arg("reload").run().ok();
+    let status = p.status();
+    assert!(
+        ready(&status) < first && memory(&status) <= 4 << 20,
+        "{status}"
+    );
+    assert!(status["dropped"].as_u64() > Some(0), "{status}");
+    cap(400);
+    p.b.call("zygote").arg("reload").run().ok();
+    p.wait_ready(20);
+    assert_eq!(p.status()["error"], json!(""));
 }
 
 pub fn cold_when_there_is_none(way: Way) {
