@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::runner::Tests;
-use crate::harness::{Bundle, Call, Way, wait_for};
+use crate::harness::{Call, Daemon, Way, wait_for};
 use crate::tests;
 use crate::zygote::{configured, daemon};
 
@@ -14,7 +14,7 @@ pub const TESTS: Tests = tests![soak];
 
 /// What the kernel and the daemon hold.
 #[derive(Debug)]
-struct Held {
+pub struct Held {
     mounts: usize,
     cgroups: usize,
     namespaces: usize,
@@ -22,25 +22,41 @@ struct Held {
     resident: u64,
 }
 
+impl Held {
+    /// Checks that nothing has grown since `before`, in which `many` containers were made.
+    #[track_caller]
+    pub fn same(&self, before: &Held, many: usize) {
+        let exact = |h: &Held| (h.namespaces, h.descriptors);
+        assert_eq!(exact(before), exact(self));
+        // Others make containers meanwhile; but not as many.
+        let slack = 60.min(many / 3);
+        assert!(
+            self.mounts < before.mounts + slack
+                && self.cgroups < before.cgroups + slack
+                && self.resident < before.resident + (1 << 20),
+            "{before:?} {self:?}"
+        );
+    }
+}
+
 /// What it holds once the connections over which it was asked are closed at its end, too.
-fn held(b: &Bundle) -> Held {
-    let resident = daemon(b).status()["resident"].as_u64().unwrap();
+pub fn held(daemon: &Daemon) -> Held {
+    let resident = daemon.status()["resident"].as_u64().unwrap();
     let look = || {
-        let held = held_now(b, resident);
+        let held = held_now(daemon.pid(), resident);
         std::thread::sleep(Duration::from_millis(50));
-        let again = held_now(b, resident);
+        let again = held_now(daemon.pid(), resident);
         (held.descriptors == again.descriptors).then_some(again)
     };
     wait_for("closed connections", look)
 }
 
-fn held_now(b: &Bundle, resident: u64) -> Held {
+fn held_now(pid: i32, resident: u64) -> Held {
     let lines = |path: &str| fs::read_to_string(path).unwrap().lines().count();
     let count = |path: &str, what: &str| {
         let found = Command::new("find").args([path, "-type", what]).output();
         found.unwrap().stdout.split(|b| *b == b'\n').count()
     };
-    let pid = daemon(b).pid();
     let mut namespaces = BTreeSet::new();
     let mut descriptors = 0;
     for fd in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
@@ -66,11 +82,16 @@ pub fn worked(pid: i32) -> (String, String) {
     (words[11].to_owned(), words[12].to_owned())
 }
 
+/// How many containers: RUNZ_SOAK, or not so many.
+pub fn many() -> usize {
+    let many = std::env::var("RUNZ_SOAK").ok().and_then(|n| n.parse().ok());
+    many.unwrap_or(200)
+}
+
 /// Many containers, RUNZ_SOAK of them (hack/test's stage `soak`), four at a time: the daemon has what it had, and
 /// rests.
 fn soak(way: Way) {
-    let many = std::env::var("RUNZ_SOAK").ok().and_then(|n| n.parse().ok());
-    let many: usize = many.unwrap_or(200);
+    let many = many();
     let b = configured(way, "first = 8\npool = 8\n");
     let cycles = |n: usize, name: &str| {
         for i in 0..n {
@@ -89,7 +110,7 @@ fn soak(way: Way) {
     };
     cycles(20, "first");
     settled();
-    let before = held(&b);
+    let before = held(daemon(&b));
     std::thread::scope(|scope| {
         for loops in 0..4 {
             let cycles = &cycles;
@@ -98,20 +119,8 @@ fn soak(way: Way) {
     });
     settled();
     assert_eq!(daemon(&b).sum("hits") as usize, 20 + many / 4 * 4);
-    let after = held(&b);
-    let same = |h: &Held| (h.namespaces, h.descriptors);
-    assert_eq!(same(&before), same(&after));
-    // Others make containers meanwhile; but not as many.
-    let slack = 60.min(many / 3);
-    assert!(after.mounts < before.mounts + slack, "{before:?} {after:?}");
-    assert!(
-        after.cgroups < before.cgroups + slack,
-        "{before:?} {after:?}"
-    );
-    assert!(
-        after.resident < before.resident + (1 << 20),
-        "{before:?} {after:?}"
-    );
+    let after = held(daemon(&b));
+    after.same(&before, many);
     // The reading of its status was its last work.
     let pid = daemon(&b).pid();
     let (first, second) = (worked(pid), {

@@ -5,6 +5,7 @@ pub mod deaths;
 mod hooks;
 mod pool;
 mod ready;
+mod soak;
 mod starved;
 
 use std::fs;
@@ -21,6 +22,7 @@ use deaths::*;
 use hooks::*;
 use pool::*;
 use ready::*;
+use soak::*;
 use starved::*;
 
 pub const TESTS: Tests = tests![
@@ -55,6 +57,7 @@ pub const TESTS: Tests = tests![
     few_descriptors_of_the_keeper,
     full_state_root,
     more_callers_than_containers,
+    soak,
     hooks_inherit_from_the_caller,
     daemon_keeps_its_environment,
 ];
