@@ -1,9 +1,7 @@
 //! Many warm containers of one daemon: nothing grows, nobody stays.
 
-use std::time::Duration;
-
 use super::{Pool, keepers};
-use crate::harness::{Bundle, Way};
+use crate::harness::{Bundle, Way, wait_for};
 use crate::soak::{held, many};
 
 /// A tenth of what the other soak makes: half of them in the foreground, half of them detached and deleted.
@@ -16,16 +14,12 @@ pub fn soak(way: Way) {
     let run = |n: usize| {
         let detach: &[&str] = if n % 2 == 0 { &["--detach"] } else { &[] };
         let id = format!("c{n}");
-        loop {
+        wait_for("a warm container", || {
             let output = p.warm(detach, &id).run();
             // It's faster than the daemon.
-            if output.code != 0 && output.stderr.contains("all are taken") {
-                std::thread::sleep(Duration::from_millis(2));
-                continue;
-            }
-            output.ok();
-            break;
-        }
+            let none = output.code != 0 && output.stderr.contains("all are taken");
+            (!none).then(|| output.ok())
+        });
         if n % 2 == 0 {
             p.delete(&id);
         }
