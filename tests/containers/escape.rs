@@ -322,8 +322,8 @@ fn waiting_init_is_out_of_reach(way: Way) {
     assert_eq!(b.inside(LOOK_AT_THE_RUNTIMES), "found\n", "a pod's");
 }
 
-/// In a pod of one user namespace: before the pivot, init's root is the host's.
-fn half_made_init_is_out_of_reach(way: Way) {
+/// A container with a user namespace, and the bundle of another one in its pid namespace and that.
+pub fn pod_of_users(way: Way) -> (Bundle, Bundle) {
     let b = users_bundle(way).sleeper().config(|spec| {
         for set in ["bounding", "effective", "permitted"] {
             spec["process"]["capabilities"][set] = json!(["CAP_SYS_PTRACE"]);
@@ -331,10 +331,7 @@ fn half_made_init_is_out_of_reach(way: Way) {
     });
     b.run_detached().ok();
     let pid = b.pid();
-    let pod = users_bundle(way);
-    let fifo = pod.dir.join("fifo");
-    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
-    let pod = pod.config(|spec| {
+    let pod = users_bundle(way).config(|spec| {
         for namespace in spec["linux"]["namespaces"].as_array_mut().unwrap() {
             let kind = namespace["type"].as_str().unwrap().to_owned();
             if matches!(&*kind, "pid" | "user") {
@@ -344,17 +341,46 @@ fn half_made_init_is_out_of_reach(way: Way) {
         for maps in ["uidMappings", "gidMappings"] {
             spec["linux"].as_object_mut().unwrap().remove(maps);
         }
+    });
+    (b, pod)
+}
+
+/// Before the pivot, its init's root is the host's.
+fn half_made_init_is_out_of_reach(way: Way) {
+    let (b, pod) = pod_of_users(way);
+    let fifo = pod.dir.join("fifo");
+    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    let mut pod = pod.config(|spec| {
         let args = json!(["cat", fifo]);
         spec["hooks"] = json!({"createRuntime": [{"path": "/bin/cat", "args": args}]});
     });
-    let making = pod.make("run", &[]).spawn();
-    let seen = wait_for("an init that waits for its hooks", || {
+    // With offsets, init writes a file of its own in /proc before.
+    for time in [false, true] {
+        if time {
+            pod.change(|spec| {
+                let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+                namespaces.push(json!({"type": "time"}));
+                let offsets = json!({"monotonic": {"secs": 7, "nanosecs": 0}});
+                spec["linux"]["timeOffsets"] = offsets;
+            });
+        }
+        let making = pod.make("run", &[]).spawn();
+        // Before that it may be seen in passing.
+        wait_for("an init that waits for its hooks", || {
+            let hook = fs::read_to_string(format!("/proc/{0}/task/{0}/children", making.pid()));
+            let children = hook.unwrap_or_default();
+            let mut all = children.split_whitespace();
+            all.any(|pid| {
+                let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
+                comm.is_ok_and(|comm| comm == "cat\n")
+            })
+            .then_some(())
+        });
         let seen = b.inside(LOOK_AT_THE_RUNTIMES);
-        (!seen.is_empty()).then_some(seen)
-    });
-    fs::write(fifo, "").unwrap();
-    making.wait().ok();
-    assert_eq!(seen, "found\n");
+        fs::write(&fifo, "").unwrap();
+        making.wait().ok();
+        assert_eq!(seen, "found\n");
+    }
 }
 
 /// Something else is found by the binary's path by now: it's not mapped in the runtime's place.

@@ -13,10 +13,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::escape::LOOK_AT_THE_RUNTIMES;
 use crate::harness::runner::Tests;
 use crate::harness::{Bundle, Call, Daemon, Way, wait_for};
-use crate::namespaces::users_bundle;
 use crate::tests;
 use crate::warm::deaths;
 use crate::zygote;
@@ -30,7 +28,6 @@ pub const TESTS: Tests = tests![
     failed_in_create,
     failed_in_run,
     failed_in_exec,
-    entering_process_is_out_of_reach,
     init_killed_at_every_step,
     init_stops_without_its_runtime,
     runtime_killed_at_every_step_of_init,
@@ -133,7 +130,7 @@ fn bundle(way: Way) -> Bundle {
     })
 }
 
-fn fault(call: Call, point: &str, action: &str) -> Call {
+pub fn fault(call: Call, point: &str, action: &str) -> Call {
     call.env("RUNZ_FAULT", format!("{point}={action}"))
 }
 
@@ -150,7 +147,7 @@ fn reap() {
     }
 }
 
-fn procs(cgroup: &Path) -> Vec<String> {
+pub fn procs(cgroup: &Path) -> Vec<String> {
     let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }
@@ -385,41 +382,6 @@ fn failed_in_exec(way: Way) {
     assert_eq!(output.stdout, "");
     output.fails_with(255);
     can_be_removed(&b, "exec");
-}
-
-/// CVE-2016-9962: until it runs its program, a process that enters holds what was the runtime's. It's held
-/// as soon as it's in the pid namespace; as root of the user namespace; and as the user that the container's
-/// processes are, with no more capabilities than they.
-fn entering_process_is_out_of_reach(way: Way) {
-    let users = users_bundle(way).config(|spec| {
-        for set in ["bounding", "effective", "permitted"] {
-            spec["process"]["capabilities"][set] = json!(["CAP_SYS_PTRACE"]);
-        }
-    });
-    for b in [Bundle::new(way), users] {
-        let b = b.sleeper();
-        b.run_detached().ok();
-        let init = b.pid().to_string();
-        for point in ["exec:cloned", "child:NoNewPrivileges", "exec:settled"] {
-            let call = b.call("exec").args([&b.id, "true"]);
-            let entering = fault(call, point, "stop").spawn();
-            let runtime = entering.pid().to_string();
-            let all = || [vec![runtime.clone()], procs(&b.cgroup())].concat();
-            let stopped = wait_for("a process that is stopped", || {
-                all().into_iter().find(|pid| {
-                    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-                    stat.contains(") T ") && *pid != init
-                })
-            });
-            let seen = wait_for("a process that enters", || {
-                let seen = b.inside(LOOK_AT_THE_RUNTIMES);
-                (!seen.is_empty()).then_some(seen)
-            });
-            kill(Pid::from_raw(stopped.parse().unwrap()), Signal::SIGCONT).unwrap();
-            entering.wait().ok();
-            assert_eq!(seen, "found\n", "{point}");
-        }
-    }
 }
 
 /// `child:STEP:INDEX` for every step of init.

@@ -21,6 +21,8 @@ mod escape;
 mod faults;
 mod foreground;
 mod harness;
+#[cfg(feature = "fault")]
+mod held;
 mod hooks;
 mod hostile;
 mod inside;
@@ -31,6 +33,7 @@ mod namespaces;
 mod net;
 mod process;
 mod propagation;
+mod refused;
 mod same;
 mod seccomp;
 mod soak;
@@ -51,6 +54,8 @@ const MODULES: &[(&str, Tests)] = &[
     #[cfg(feature = "fault")]
     ("faults", faults::TESTS),
     ("foreground", foreground::TESTS),
+    #[cfg(feature = "fault")]
+    ("held", held::TESTS),
     ("hooks", hooks::TESTS),
     ("hostile", hostile::TESTS),
     ("lifecycle", lifecycle::TESTS),
@@ -60,6 +65,7 @@ const MODULES: &[(&str, Tests)] = &[
     ("net", net::TESTS),
     ("process", process::TESTS),
     ("propagation", propagation::TESTS),
+    ("refused", refused::TESTS),
     ("same", same::TESTS),
     ("seccomp", seccomp::TESTS),
     ("soak", soak::TESTS),
