@@ -308,10 +308,11 @@ impl Daemon<'_> {
         }
         let shape = shape.clone();
         let kit = self.workshop.make(&shape);
-        if let Err(error) = &kit {
-            self.log.warn(format_args!("zygote: {error:#}"));
+        let why = kit.as_ref().err().map(sentence);
+        let logged = self.pools.made(&shape, kit, Instant::now());
+        if let Some(why) = why.filter(|_| logged) {
+            self.log.warn(format_args!("zygote: {why}"));
         }
-        self.pools.made(&shape, kit, Instant::now());
     }
 
     fn serve(&mut self, source: Source) -> Then {

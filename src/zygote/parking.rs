@@ -173,11 +173,19 @@ impl Pool {
         }
     }
 
-    fn fail(&mut self, why: String, now: Instant) {
+    /// One couldn't be made, or has died. Not one line of the log for each, if that goes on; and none where
+    /// somebody waits for it, who will be told.
+    fn fail(&mut self, why: String, now: Instant, log: &Log) {
         let times = self.failed.as_ref().map_or(0, |(_, times, _)| *times) + 1;
         let penalty = PENALTY.0 * 2u32.saturating_pow(times.min(10) - 1);
-        self.failed = Some((why, times, now + penalty.min(PENALTY.1)));
+        self.failed = Some((why.clone(), times, now + penalty.min(PENALTY.1)));
         self.seen.failed += 1;
+        if self.waiting.is_empty() && self.seen.failed.is_power_of_two() {
+            let (name, n) = (&self.provision.name, self.seen.failed);
+            log.warn(format_args!(
+                "zygote: pool {name:?}: {why}; failed, {n} by now"
+            ));
+        }
     }
 }
 
@@ -459,9 +467,7 @@ impl<'a> Parking<'a> {
         match self.make(at, now) {
             Ok(()) => {}
             Err(error) => {
-                let why = sentence(&error);
-                self.log.warn(format_args!("zygote: {why}"));
-                self.pools[at].fail(why, now);
+                self.pools[at].fail(sentence(&error), now, self.log);
                 self.pools[at].answer_waiting(room);
             }
         }
@@ -543,9 +549,7 @@ impl<'a> Parking<'a> {
                     Ok(Some((Report::Failed(why), _))) => why,
                     _ => "its keeper was killed".to_owned(),
                 };
-                let name = &pool.provision.name;
-                self.log.warn(format_args!("zygote: pool {name:?}: {why}"));
-                pool.fail(why, now);
+                pool.fail(why, now, self.log);
             }
         }
         let room = self.room();

@@ -16,6 +16,8 @@ pub struct Pools {
     /// When kits were made, within the last minute.
     recent: VecDeque<Instant>,
     last_request: Option<Instant>,
+    /// How many couldn't be made.
+    failed: u64,
     /// What else takes of the memory that kits may take, in bytes.
     pub others: u64,
 }
@@ -113,12 +115,15 @@ impl Pools {
         Some((next.0, next.2))
     }
 
-    /// A kit was made, or couldn't be.
-    pub fn made(&mut self, shape: &Shape, kit: anyhow::Result<Kit>, now: Instant) {
+    /// A kit was made, or couldn't be: then, whether that is to be logged. Not one line for each, as who asks
+    /// for new shapes again and again could fill the log.
+    pub fn made(&mut self, shape: &Shape, kit: anyhow::Result<Kit>, now: Instant) -> bool {
         self.recent.push_back(now);
         self.forget_recent(now);
+        self.failed += u64::from(kit.is_err());
+        let logged = kit.is_err() && self.failed.is_power_of_two();
         let Some(pool) = self.pools.get_mut(shape) else {
-            return;
+            return logged;
         };
         match kit {
             Ok(kit) => {
@@ -128,6 +133,7 @@ impl Pools {
             }
             Err(error) => pool.error = Some((format!("{error:#}"), now + PENALTY)),
         }
+        logged
     }
 
     fn forget_recent(&mut self, now: Instant) {

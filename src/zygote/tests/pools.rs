@@ -227,6 +227,14 @@ fn what_cannot_be_made_is_not_tried_again_at_once() {
     pools.made(&one, Ok(kit(again)), again);
     assert!(pools.take(&one, &config, again).is_ok());
     assert_eq!(pools.status(again).pools[0].error, "");
+    // The first of many failures are logged, then ever fewer, of whatever shape.
+    let mut logged = 1;
+    for n in 2..=1000u64 {
+        let one = shape(n.into());
+        let _ = pools.take(&one, &config, now);
+        logged += u32::from(pools.made(&one, Err(anyhow::anyhow!("why")), now));
+    }
+    assert_eq!(logged, 10);
 }
 
 /// Names come from config.json, and become labels of metrics.

@@ -126,6 +126,9 @@ pub fn not_ready_is_told(way: Way) {
         status["error"].to_string().contains("exit status 3"),
         "{status}"
     );
+    // Who waited was told: the log need not be.
+    let log = p.daemon.as_ref().expect("a daemon").stderr();
+    assert!(!log.contains("exit status 3"), "{log}");
     // Whoever asks goes the cold way.
     let out = p.from(&[], "one").args(["--", "echo", "cold"]).run().ok();
     assert_eq!(out, "cold\n");
