@@ -1,7 +1,7 @@
 //! `/dev`: device nodes, the usual links, the console.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::message::{At, Fail, Message, Step};
 use super::{Common, path};
@@ -158,36 +158,46 @@ pub fn terminal(
 /// Standard streams that are the host's /dev/null become the container's: the host's inode must not
 /// be reachable through /proc/self/fd. In a /dev that isn't ours to fill it need not be there.
 pub fn reopen_null(root: BorrowedFd, plan: &Plan) -> std::result::Result<(), Fail> {
-    let null = libc::makedev(1, 3);
-    let is_null = |stat: &libc::stat| fs::is_type(stat, libc::S_IFCHR) && stat.st_rdev == null;
+    let mut own = None;
     for stream in 0..3 {
         let Ok(fd) = fs::inherited(stream) else {
             continue;
         };
-        let stat = fs::fstat(fd).of(Step::Stdio, stream as usize)?;
-        if !is_null(&stat) {
+        if !is_null(fd).of(Step::Stdio, stream as usize)? {
             continue;
         }
-        // The config has its own /dev/null, and doesn't allow this device. Not left to open(2): the filter is
-        // loaded meanwhile.
-        if plan.dev.is_some() && plan.resources.refuses_null() {
-            return Err(Fail::new(Step::Stdio, Errno::EPERM).noting(b"open /dev/null"));
+        if own.is_none() {
+            own = own_null(root, plan)?;
         }
-        let own = path::open(root, c"/dev/null").and_then(fs::fstat);
-        if !own.is_ok_and(|stat| is_null(&stat)) {
-            if plan.dev.is_none() {
-                continue;
-            }
-            let words = b"can't reopen /dev/null: container's /dev/null is invalid";
-            return Err(Fail::new(Step::Stdio, Errno::ENODEV).noting(words));
-        }
-        let Ok(own) = fs::openat2(root, c"/dev/null", libc::O_RDWR, 0, fs::IN_ROOT) else {
-            continue;
-        };
-        let stat = fs::fstat(&own).of(Step::Stdio, stream as usize)?;
-        if is_null(&stat) {
-            fs::dup_onto(&own, stream).of(Step::Stdio, stream as usize)?;
+        if let Some(own) = &own {
+            fs::dup_onto(own, stream).of(Step::Stdio, stream as usize)?;
         }
     }
     Ok(())
+}
+
+fn is_null(fd: impl AsFd) -> Result<bool> {
+    let stat = fs::fstat(fd)?;
+    Ok(fs::is_type(&stat, libc::S_IFCHR) && stat.st_rdev == libc::makedev(1, 3))
+}
+
+/// The container's null device; `None`: somebody else's /dev has none.
+fn own_null(root: BorrowedFd, plan: &Plan) -> std::result::Result<Option<OwnedFd>, Fail> {
+    let ours = plan.dev.is_some();
+    // The config has its own /dev/null, and doesn't allow this device. Not left to open(2): the filter is
+    // loaded meanwhile.
+    if ours && plan.resources.refuses_null() {
+        return Err(Fail::new(Step::Stdio, Errno::EPERM).noting(b"open /dev/null"));
+    }
+    // Another device may do something when it's opened.
+    let there = path::open(root, c"/dev/null");
+    if !there.is_ok_and(|there| is_null(there) == Ok(true)) {
+        if !ours {
+            return Ok(None);
+        }
+        let words = b"can't reopen /dev/null: container's /dev/null is invalid";
+        return Err(Fail::new(Step::Stdio, Errno::ENODEV).noting(words));
+    }
+    let own = fs::openat2(root, c"/dev/null", libc::O_RDWR, 0, fs::IN_ROOT);
+    Ok(own.ok().filter(|own| is_null(own) == Ok(true)))
 }

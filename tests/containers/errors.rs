@@ -505,6 +505,7 @@ fn exec_says_what_is_wrong(way: Way) {
     write(&b, "plain", b"text", 0o644);
     write(&b, "arm", &elf(183, ""), 0o755);
     write(&b, "script", b"#!/usr/bin/python9\n", 0o755);
+    write(&b, "dynamic", &elf(62, "/lib64/ld-zoo.so.1"), 0o755);
     b.run_detached().ok();
 
     for (args, wanted) in [
@@ -521,6 +522,10 @@ fn exec_says_what_is_wrong(way: Way) {
         (
             &["/arm"],
             r#"exec: "/arm": exec format error: a program for AArch64, and no binfmt_misc handler is registered"#,
+        ),
+        (
+            &["/dynamic"],
+            r#"exec /dynamic: no such file or directory: its ELF loader "/lib64/ld-zoo.so.1" is not in the container"#,
         ),
         (
             &["/script"],
