@@ -321,6 +321,9 @@ fn decode<'a>(bytes: &'a mut [u8], pointers: &'a mut [*const c_char]) -> Option<
     }
     let mut home = None;
     if has(HOME) {
+        if let Some(last) = slot.last_mut() {
+            *last = 0;
+        }
         let cells = Cell::from_mut(slot).as_slice_of_cells();
         envp[env] = cells.as_ptr().cast();
         // The last byte stays a null.
@@ -343,6 +346,25 @@ fn decode<'a>(bytes: &'a mut [u8], pointers: &'a mut [*const c_char]) -> Option<
         keyring,
         carried,
     })
+}
+
+/// Whether these are orders, of which then every string that is pointed to must be among the bytes.
+#[cfg(fuzzing)]
+pub fn check(bytes: &mut [u8]) -> bool {
+    let mut pointers = vec![ptr::null(); STRINGS];
+    let start = bytes.as_ptr() as usize;
+    let Some(decoded) = decode(bytes, &mut pointers) else {
+        return false;
+    };
+    let _ = decoded.program.candidates.iter().count();
+    for pointer in pointers.iter().filter(|pointer| !pointer.is_null()) {
+        let text = &bytes[*pointer as usize - start..];
+        assert!(
+            CStr::from_bytes_until_nul(text).is_ok(),
+            "a string without an end"
+        );
+    }
+    true
 }
 
 #[cfg(test)]

@@ -123,12 +123,26 @@ pub const GO: &[u8] = b"go";
 /// The longest message, in bytes.
 pub const MOST: usize = 128 << 10;
 
-/// Sends a message.
-pub fn send<T: Serialize>(socket: impl AsFd, message: &T, fds: &[BorrowedFd]) -> Result<()> {
+/// Lays a message out.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>> {
     let bytes = postcard::to_allocvec(message)?;
     if bytes.len() > MOST {
         bail!("a message of {} bytes is too long", bytes.len());
     }
+    Ok(bytes)
+}
+
+/// Reads a message.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    match postcard::take_from_bytes(bytes)? {
+        (message, []) => Ok(message),
+        (_, rest) => bail!("{} bytes behind a message", rest.len()),
+    }
+}
+
+/// Sends a message.
+pub fn send<T: Serialize>(socket: impl AsFd, message: &T, fds: &[BorrowedFd]) -> Result<()> {
+    let bytes = encode(message)?;
     socket::send_many(socket, &bytes, fds).map_err(|e| failed(e, "send"))
 }
 
@@ -148,7 +162,7 @@ pub fn receive<T: DeserializeOwned>(
     match socket::receive_many(&socket, &mut bytes, &mut fds) {
         Ok(0) | Err(Errno::ECONNRESET) => Ok(None),
         Ok(n) => {
-            let message = postcard::from_bytes(&bytes[..n])?;
+            let message = decode(&bytes[..n])?;
             Ok(Some((message, fds.into_iter().flatten().collect())))
         }
         Err(errno) => Err(failed(errno, "receive")),
