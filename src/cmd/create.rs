@@ -117,6 +117,13 @@ pub fn make(
             .debug(format_args!("seccomp filter flags: {}", seccomp.flags));
     }
     check_rootfs(plan)?;
+    // Nobody has anything to do between the Record and the program.
+    let go = matches!(kind, Kind::RunDetached | Kind::RunForeground)
+        && !terminal
+        && notify.is_none()
+        && changes.is_none()
+        && options.pid_file.is_none()
+        && options.pidfd_socket.is_none();
 
     c.trace.begin("ask for a kit");
     let asked = match connect(c)? {
@@ -143,6 +150,7 @@ pub fn make(
         &directory,
         notify,
         asked,
+        go,
     );
     match result {
         Ok((started, record, cgroup, console)) => Ok(Made {
@@ -220,6 +228,7 @@ fn build(
     bundle: &Path,
     notify: Option<std::ffi::OsString>,
     asked: Option<client::Asked>,
+    go: bool,
 ) -> Result<Built> {
     let Decided {
         plan, annotations, ..
@@ -299,6 +308,11 @@ fn build(
                 container.prepare(&record)?;
                 fault::point("create:prepared")
             },
+            rooted: &|| {
+                container.commit()?;
+                fault::point("create:committed")
+            },
+            go,
             park: kind == Kind::Parked,
             trace: c.trace,
         })?;
@@ -306,7 +320,7 @@ fn build(
             "process {} is the container's init",
             started.pid
         ));
-        settle(c, options, kind, container, started)
+        settle(c, options, kind, started)
     })();
     match result {
         Ok((started, console)) => Ok((started, record, cgroup, console)),
@@ -394,13 +408,11 @@ fn take(c: &Context, asked: Option<client::Asked>) -> Result<Option<client::Kit>
     }
 }
 
-/// What happens once init is parked: descriptors go where they were asked to go, and the Record is
-/// committed.
+/// What happens once init waits: descriptors go where they were asked to go.
 fn settle(
     c: &Context,
     options: &cli::Create,
     kind: Kind,
-    container: &Container,
     mut started: Started,
 ) -> Result<(Started, Option<std::os::fd::OwnedFd>)> {
     c.trace.begin("settle");
@@ -412,8 +424,6 @@ fn settle(
             console = super::give_away(c, console, own, terminal, pidfd, b"standard")?;
         }
         fault::point("create:settled")?;
-        container.commit()?;
-        fault::point("create:committed")?;
         if let Some(path) = &options.pid_file {
             write_pid_file(&cli::absolute(&c.cwd, path), started.pid)?;
         }

@@ -83,6 +83,10 @@ pub fn exec(c: &Context, options: &cli::Exec) -> Result<u8> {
         kinds: record.runz.namespaces,
         keyring: keyring.as_deref(),
         signal_mask: signals.as_ref().map(|s| s.before),
+        go: !process.terminal
+            && options.pidfd_socket.is_none()
+            && record.intel_rdt_path.is_empty()
+            && record.intel_rdt_mon_path.is_empty(),
         trace: c.trace,
     };
     let mut started =

@@ -11,12 +11,13 @@
 //!        │  ◀───────────────────────── Hooks   │   mounts are made; only with hooks that run now
 //!        │  ── HOOKS_DONE ──────────────────▶  │
 //!        │  ◀──────────── Console (+ master)   │   only with a terminal
-//!        │  ◀──────────────────────── Parked   │   only a warm container's: it waits for a caller
+//!        │  ◀──────────────────────── Rooted   │   the Record is committed meanwhile
+//!        │  ◀──────────────────────── Parked   │   instead, a warm container's: it waits for a caller
 //!        │  ── orders (+ stdio) ────────────▶  │   see `init::park`
 //!        │  ◀────────────────────── Listener   │   only with a seccomp filter that notifies
 //!        │  ◀───────────────────────── Ready   │   nothing is left but to wait and execve
 //!        │  ── COMMITTED (wait for start) ──▶  │   after the Record is on disk
-//!        │  ── or GO (run, exec) ───────────▶  │
+//!        │  ── or GO (run, exec) ───────────▶  │   even before Ready, if nothing is to be done then
 //!        │  ◀── Failed, at any point, or EOF   │
 //! ```
 //!
@@ -221,6 +222,9 @@ pub enum Message {
     },
     /// It has done all that needs no caller: send it [`super::park::Orders`].
     Parked,
+    /// The container's file systems are as its program will find them, and whoever enters it is where
+    /// he should be.
+    Rooted,
     /// Nothing is left but the start barrier and execve(2).
     Ready {
         /// The ELF machine of the program when it isn't this machine's; 0: it is.
@@ -244,6 +248,7 @@ impl Message {
             Message::Ready { machine } => (4, *machine, 0, 0, 0),
             Message::Listener { number } => (7, 0, 0, 0, *number),
             Message::Parked => (8, 0, 0, 0, 0),
+            Message::Rooted => (9, 0, 0, 0, 0),
         };
         bytes[0] = kind;
         bytes[2..4].copy_from_slice(&step.to_ne_bytes());
@@ -280,6 +285,7 @@ impl Message {
             5 => Message::Moved { pid: errno },
             7 => Message::Listener { number: errno },
             8 => Message::Parked,
+            9 => Message::Rooted,
             6 => Message::Source {
                 index: u32::from_ne_bytes(word(4)),
             },
@@ -368,7 +374,7 @@ mod tests {
         assert_eq!((read.step, read.index, read.detail), (Step::Mount, 3, 77));
         assert_eq!(read.errno, Errno::ENOENT);
         assert_eq!(read.text(), "tmpfs: Unknown parameter");
-        assert!(Message::decode(&[9; SIZE]).is_none());
+        assert!(Message::decode(&[10; SIZE]).is_none());
         assert!(Message::decode(&[1; 4]).is_none());
     }
 }

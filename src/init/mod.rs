@@ -381,6 +381,9 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
     root::readonly_paths(c, root.as_fd())?;
     c.trace(Step::MaskedPath, 0);
     root::masked_paths(c, root.as_fd(), null)?;
+    if c.park.is_none() {
+        c.send(&Message::Rooted, None).at(Step::Parent)?;
+    }
 
     let Some(p) = &plan.process else {
         // Allowed until `start`, which will say so.

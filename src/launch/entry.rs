@@ -33,6 +33,8 @@ pub struct EntryRequest<'a> {
     pub keyring: Option<&'a std::ffi::CStr>,
     /// Signals are blocked, and this was the mask before.
     pub signal_mask: Option<libc::sigset_t>,
+    /// Nothing is left to do when it's ready but to let it go.
+    pub go: bool,
     /// Where the times go.
     pub trace: &'a Trace,
 }
@@ -94,6 +96,8 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
         channel: ours,
         console: None,
         hooks: None,
+        limited: false,
+        told: false,
         exe: Cell::new(exe),
     };
     match serve_entry(&mut started, request) {
@@ -103,6 +107,18 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
             Err(error)
         }
     }
+}
+
+/// What is set from outside.
+fn settings(pid: i32, p: &Process) -> Result<()> {
+    if let Some(adj) = p.oom_score_adj {
+        set_oom_score_adj(pid, adj)?;
+    }
+    if let Some(mask) = &p.cpu_affinity.last {
+        sys::cred::set_affinity(pid, mask)
+            .map_err(|e| failed(e, "process.execCPUAffinity.final: sched_setaffinity"))?;
+    }
+    Ok(())
 }
 
 fn serve_entry(started: &mut Started, request: &EntryRequest) -> Result<()> {
@@ -118,15 +134,14 @@ fn serve_entry(started: &mut Started, request: &EntryRequest) -> Result<()> {
             Message::Moved { pid } => {
                 started.moved(pid)?;
                 request.trace.child(pid, Vec::new);
+                if request.go {
+                    settings(started.pid, p)?;
+                    started.go_when_ready(Some(p))?;
+                }
             }
             Message::Ready { machine } => {
-                if let Some(adj) = p.oom_score_adj {
-                    set_oom_score_adj(started.pid, adj)?;
-                }
-                if let Some(mask) = &p.cpu_affinity.last {
-                    sys::cred::set_affinity(started.pid, mask).map_err(|e| {
-                        failed(e, "process.execCPUAffinity.final: sched_setaffinity")
-                    })?;
+                if !started.told {
+                    settings(started.pid, p)?;
                 }
                 return started.ready(Some(p), machine);
             }

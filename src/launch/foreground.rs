@@ -122,6 +122,7 @@ const ROOM: usize = 32 << 10;
 
 /// Data on its way from one descriptor to another that may be slower.
 pub struct Pipe {
+    /// Nothing until something comes: most containers in the foreground have no terminal.
     data: Vec<u8>,
     filled: usize,
     done: usize,
@@ -136,12 +137,10 @@ impl Pipe {
     }
 
     /// With this on its way.
-    pub fn holding(mut data: Vec<u8>, open: bool) -> Pipe {
-        let filled = data.len();
-        data.resize(filled.max(ROOM), 0);
+    pub fn holding(data: Vec<u8>, open: bool) -> Pipe {
         Pipe {
+            filled: data.len(),
             data,
-            filled,
             done: 0,
             open,
         }
@@ -154,6 +153,7 @@ impl Pipe {
 
     /// Reads once into the empty buffer; the end, or an error (EIO: the last slave was closed), closes.
     pub fn fill(&mut self, from: BorrowedFd) {
+        self.data.resize(ROOM, 0);
         match fs::read(from, &mut self.data) {
             Ok(n) if n > 0 => (self.filled, self.done) = (n, 0),
             Err(Errno::EAGAIN) => {}

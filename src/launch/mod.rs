@@ -69,6 +69,10 @@ pub struct Request<'a> {
     pub state: &'a dyn Fn(&str, i32) -> Vec<u8>,
     /// Done as soon as the pid is known, while the child works.
     pub meanwhile: &'a mut dyn FnMut(i32) -> Result<()>,
+    /// Done when the container has a root that is its own: whoever finds it may enter it.
+    pub rooted: &'a dyn Fn() -> Result<()>,
+    /// After that nothing is left to do until the program runs.
+    pub go: bool,
     /// It's a warm container: serve init until it's parked. See [`resume`].
     pub park: bool,
     /// Where the times go.
@@ -208,6 +212,8 @@ pub fn container(request: Request) -> Result<Started> {
         channel: ours,
         console: None,
         hooks: None,
+        limited: false,
+        told: false,
         exe: Cell::new(None),
     };
     let served = send_network(&started, by_us != 0, &request)
@@ -267,7 +273,12 @@ fn serve(
     (request.meanwhile)(started.pid)?;
     request.trace.begin("wait for init");
     let Request {
-        plan, hooks, state, ..
+        plan,
+        hooks,
+        state,
+        rooted,
+        go,
+        ..
     } = request;
     let explained = |fail: &Fail| {
         let why = explain::container(fail, plan, &|| files.output());
@@ -302,7 +313,15 @@ fn serve(
                 let state = state("creating", started.pid);
                 started.hand_over_listener(plan.seccomp.as_ref(), number, &state)?;
             }
-            Message::Parked => return Ok(()),
+            Message::Parked => return rooted(),
+            Message::Rooted => {
+                request.trace.begin("commit");
+                rooted()?;
+                if go {
+                    started.go_when_ready(plan.process.as_ref())?;
+                }
+                request.trace.begin("wait for init");
+            }
             Message::Ready { machine } => {
                 fault::point("launch:ready")?;
                 return started.ready(plan.process.as_ref(), machine);

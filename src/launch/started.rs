@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use super::inside::HookFiles;
 use super::{exe, explain, failed};
 use crate::init::message::{self, COMMITTED, Fail, GO, MOVED, Message};
-use crate::plan::Process;
+use crate::plan::{Process, Rlimit};
 use crate::seccomp;
 use crate::sys::process::{self, Exit};
 use crate::sys::{Errno, cred, socket};
@@ -26,6 +26,10 @@ pub struct Started {
     pub console: Option<OwnedFd>,
     /// What hooks read and print that run inside.
     pub(super) hooks: Option<HookFiles>,
+    /// It has its harmless limits.
+    pub(super) limited: bool,
+    /// It was told to go.
+    pub(super) told: bool,
     /// The executable's mount, if the child should not be the last to close it: that takes a wait for
     /// an RCU grace period.
     pub(super) exe: Cell<Option<exe::Exe>>,
@@ -64,7 +68,9 @@ impl Started {
 
     /// Execute the program now. Returns when it runs, with what stopped it otherwise.
     pub fn go(&self, explained: &dyn Fn(&Fail) -> String) -> Result<()> {
-        self.tell(GO)?;
+        if !self.told {
+            self.tell(GO)?;
+        }
         drop(self.exe.take());
         let mut bytes = [0; message::SIZE];
         match socket::receive(&self.channel, &mut bytes) {
@@ -130,9 +136,26 @@ impl Started {
                 architecture(machine)
             );
         }
-        // From outside, with the caller's privileges: raising a hard limit works in a user namespace
-        // too.
-        for limit in p.map_or(&[][..], |p| &p.rlimits) {
+        self.limit(p, |limit| !self.limited || !limit.is_harmless())
+    }
+
+    /// Tells it to go as soon as it's ready, where that need not be waited for: what there would be to
+    /// do then is done now.
+    pub(super) fn go_when_ready(&mut self, p: Option<&Process>) -> Result<()> {
+        self.limit(p, Rlimit::is_harmless)?;
+        self.limited = true;
+        if p.is_none_or(|p| p.rlimits.iter().all(Rlimit::is_harmless)) {
+            self.tell(GO)?;
+            self.told = true;
+        }
+        Ok(())
+    }
+
+    /// Sets those of the limits: from outside, with the caller's privileges, for raising a hard limit
+    /// works in a user namespace, too.
+    fn limit(&self, p: Option<&Process>, which: impl Fn(&Rlimit) -> bool) -> Result<()> {
+        let all = p.map_or(&[][..], |p| &p.rlimits);
+        for limit in all.iter().filter(|limit| which(limit)) {
             let set = || process::set_rlimit(self.pid, limit.resource, limit.soft, limit.hard);
             let set = match set() {
                 Err(Errno::EPERM) => self.as_its_user(set),

@@ -367,6 +367,27 @@ pub struct Rlimit {
     pub index: usize,
 }
 
+impl Rlimit {
+    /// Whether it can't stop what init does between its last mount and execve(2): so it need not be
+    /// set at the very end.
+    pub fn is_harmless(&self) -> bool {
+        /// More descriptors than init has open by then.
+        const DESCRIPTORS: u64 = 64;
+        match i64::from(self.resource) {
+            n if n == i64::from(libc::RLIMIT_NOFILE) => self.soft >= DESCRIPTORS,
+            n => [
+                libc::RLIMIT_CORE,
+                libc::RLIMIT_MEMLOCK,
+                libc::RLIMIT_MSGQUEUE,
+                libc::RLIMIT_NPROC,
+                libc::RLIMIT_SIGPENDING,
+            ]
+            .iter()
+            .any(|resource| n == i64::from(*resource)),
+        }
+    }
+}
+
 /// `process.scheduler` (sched_setattr(2)); times in nanoseconds.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[allow(missing_docs)]

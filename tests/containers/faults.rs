@@ -49,12 +49,11 @@ const BEFORE: &[&str] = &[
     "create:prepared",
     "launch:hooks",
     "launch:hooked",
-    "launch:ready",
-    "create:settled",
 ];
 
 /// After it.
-const AFTER: &[&str] = &["create:committed", "pidfile:written", "create:pidfile"];
+const AFTER: &[&str] = &["create:committed", "launch:ready", "create:settled"];
+const PIDFILE: &[&str] = &["pidfile:written", "create:pidfile"];
 
 const CREATE: &[&str] = &["create:released"];
 const RUN: &[&str] = &["run:made", "run:started"];
@@ -218,12 +217,21 @@ fn init_is_gone_or_known(b: &Bundle, what: &str) {
     );
 }
 
+/// Options for a pid file in the bundle.
+fn with_pid_file<'a>(path: &'a str, options: &[&'a str]) -> Vec<&'a str> {
+    [options, &["--pid-file", path]].concat()
+}
+
 fn killed_in(way: Way, verb: &str, options: &[&str], points: &[&[&str]]) {
     let b = bundle(way);
     let pid_file = b.dir.join("pid").to_string_lossy().into_owned();
-    let options = [options, &["--pid-file", &pid_file]].concat();
+    let with = with_pid_file(&pid_file, options);
     for point in points.concat() {
-        fault(b.make(verb, &options), point, "kill").run().exits(-9);
+        let options = match PIDFILE.contains(&point) {
+            true => &with[..],
+            false => options,
+        };
+        fault(b.make(verb, options), point, "kill").run().exits(-9);
         init_is_gone_or_known(&b, point);
         can_be_removed(&b, point);
         works_again(&b);
@@ -231,11 +239,11 @@ fn killed_in(way: Way, verb: &str, options: &[&str], points: &[&[&str]]) {
 }
 
 fn killed_in_create(way: Way) {
-    killed_in(way, "create", &[], &[BEFORE, AFTER, CREATE]);
+    killed_in(way, "create", &[], &[BEFORE, AFTER, PIDFILE, CREATE]);
 }
 
 fn killed_in_run(way: Way) {
-    killed_in(way, "run", &["--detach"], &[BEFORE, AFTER, RUN]);
+    killed_in(way, "run", &["--detach"], &[BEFORE, AFTER, PIDFILE, RUN]);
     let b = bundle(way).args(["true"]);
     fault(b.make("run", &[]), "run:ended", "kill")
         .run()
@@ -278,7 +286,8 @@ fn killed_in_exec(way: Way) {
             .args(["--pid-file", &pid_file, &b.id, "sleep", "1000"]);
         fault(call, point, "kill").run().exits(-9);
         match *point {
-            "exec:running" | "exec:pidfile" => {
+            // It was told to go as soon as it can.
+            "exec:ready" | "exec:settled" | "exec:running" | "exec:pidfile" => {
                 let all = procs(&b.cgroup());
                 assert_eq!(all.len(), 2, "{point}: {all:?}");
                 let entered = all.iter().find(|pid| **pid != init[0]).unwrap();
@@ -320,9 +329,13 @@ fn by_a_shim(call: Call) -> Call {
 fn failed_in(way: Way, verb: &str, options: &[&str], points: &[&[&str]]) {
     let b = bundle(way);
     let pid_file = b.dir.join("pid").to_string_lossy().into_owned();
-    let options = [options, &["--pid-file", &pid_file]].concat();
+    let with = with_pid_file(&pid_file, options);
     for point in points.concat() {
-        let output = by_a_shim(fault(b.make(verb, &options), point, "eio")).run();
+        let options = match PIDFILE.contains(&point) {
+            true => &with[..],
+            false => options,
+        };
+        let output = by_a_shim(fault(b.make(verb, options), point, "eio")).run();
         assert_eq!(output.stdout, "", "{point}");
         let line = output.fails();
         let said = match point {
@@ -346,12 +359,12 @@ fn failed_in(way: Way, verb: &str, options: &[&str], points: &[&[&str]]) {
 }
 
 fn failed_in_create(way: Way) {
-    failed_in(way, "create", &[], &[BEFORE, AFTER]);
+    failed_in(way, "create", &[], &[BEFORE, AFTER, PIDFILE]);
 }
 
 fn failed_in_run(way: Way) {
-    failed_in(way, "run", &["--detach"], &[BEFORE, AFTER, RUN]);
-    failed_in(way, "run", &[], &[BEFORE, AFTER, RUN]);
+    failed_in(way, "run", &["--detach"], &[BEFORE, AFTER, PIDFILE, RUN]);
+    failed_in(way, "run", &[], &[BEFORE, AFTER, PIDFILE, RUN]);
 }
 
 fn failed_in_exec(way: Way) {
@@ -530,11 +543,13 @@ fn kits_of_single_trees(way: Way) {
 fn every_point_is_tested(_: Way) {
     let daemon = [zygote::DAEMON, zygote::KERNEL].concat();
     let warm = [deaths::CALLER, deaths::CALLER_LATE, deaths::KEEPER, &daemon].concat();
-    let mut tested: BTreeSet<String> = [BEFORE, AFTER, CREATE, RUN, START, DELETE, EXEC, &warm]
-        .concat()
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
+    let mut tested: BTreeSet<String> = [
+        BEFORE, AFTER, PIDFILE, CREATE, RUN, START, DELETE, EXEC, &warm,
+    ]
+    .concat()
+    .into_iter()
+    .map(str::to_owned)
+    .collect();
     tested.insert("run:ended".to_owned());
     let mut points = BTreeSet::new();
     let mut steps = BTreeSet::new();
