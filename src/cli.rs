@@ -17,6 +17,7 @@ mod globals;
 #[cfg(test)]
 mod manual;
 mod parse;
+mod plain;
 #[cfg(test)]
 mod tests;
 mod values;

@@ -1,8 +1,8 @@
 //! From argv to [`Parsed`]: the globals, the verb, then the verb's flags and operands.
 //!
-//! Every create and start pays for this, so clap builds only the verb that is named, and the globals
-//! are read without it. Nearly all of the cost is page faults on clap's code. The refusals are runc's
-//! (urfave/cli 1.22), word for word.
+//! Every create and start pays for this, so clap builds only the verb that is named, and not even that
+//! for a plain line (see `plain`); the globals are read without it. Nearly all of the cost is page
+//! faults on clap's code. The refusals are runc's (urfave/cli 1.22), word for word.
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches};
 
+use super::plain;
 use super::words::{Flag, Takes, words};
 use super::*;
 
@@ -25,6 +26,9 @@ struct Verb<V: Args> {
     zygote: Option<Prepared>,
 }
 
+/// Reads a verb and what follows it, if it can.
+type First = fn(&str, &[OsString]) -> Option<Command>;
+
 /// Why there is no command to run.
 enum Stop {
     Print(String),
@@ -37,8 +41,13 @@ enum Stop {
 
 /// Reads a command line, the program's name first.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Parsed {
+    parse_after(plain::read, args)
+}
+
+/// The same, where `first` has a try at what follows the globals.
+pub(super) fn parse_after(first: First, args: impl Iterator<Item = OsString>) -> Parsed {
     let mut global = Global::default();
-    match command(&mut global, &mut args.skip(1)) {
+    match command(first, &mut global, &mut args.skip(1)) {
         Ok(command) => Parsed::Run(global, command),
         Err(Stop::Print(stdout)) => Parsed::Exit { stdout },
         Err(Stop::Refuse {
@@ -55,7 +64,11 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Parsed {
 }
 
 /// The globals go to `global` one by one, so that a mistake after `--log` is logged there.
-fn command(global: &mut Global, args: &mut dyn Iterator<Item = OsString>) -> Result<Command, Stop> {
+fn command(
+    first: First,
+    global: &mut Global,
+    args: &mut dyn Iterator<Item = OsString>,
+) -> Result<Command, Stop> {
     let before = words(&GLOBALS, false, args).map_err(|reason| misuse(None, &reason))?;
     // These two win over anything else that is wrong, as long as the flags are known.
     if before.help {
@@ -78,6 +91,11 @@ fn command(global: &mut Global, args: &mut dyn Iterator<Item = OsString>) -> Res
 
     let mut args = before.operands.into_iter();
     let name = args.next();
+    if let Some(name) = name.as_ref().and_then(|name| name.to_str())
+        && let Some(command) = first(name, args.as_slice())
+    {
+        return Ok(command);
+    }
     match name.as_ref().map(|name| name.to_string_lossy()).as_deref() {
         None => Err(Stop::Print(help(None))),
         Some("checkpoint") => verb("checkpoint", global, args).map(Command::Checkpoint),

@@ -13,7 +13,11 @@ mod accepted;
 /// Reads a command line without the program's name; `_` stands for an empty word.
 fn parsed(line: &str) -> Parsed {
     let word = |word: &str| OsString::from(if word == "_" { "" } else { word });
-    parse(std::iter::once("runz".into()).chain(line.split_whitespace().map(word)))
+    let args = || std::iter::once("runz".into()).chain(line.split_whitespace().map(word));
+    let parsed = parse(args());
+    // Whichever way it's read.
+    assert_eq!(parsed, parse::parse_after(|_, _| None, args()), "{line:?}");
+    parsed
 }
 
 fn run(line: &str) -> (Global, Command) {
