@@ -16,7 +16,7 @@ use crate::store::{self, Container, Record};
 use crate::sys::process::{self, Exit};
 use crate::sys::{fs, socket};
 use crate::zygote::caller::Caller;
-use crate::zygote::client;
+use crate::zygote::client::{self, Client};
 use crate::zygote::warm::{self, Answer, Order, Provision};
 use crate::zygote::wire::{self, Reply, Request};
 use crate::{fault, hooks, log};
@@ -84,36 +84,59 @@ pub fn bundle(c: &Context, pool: &str) -> Result<std::path::PathBuf> {
     Ok(found.bundle)
 }
 
-/// Takes a warm container and runs it; its exit code. `None`: there is none, go the cold way. `caller`:
-/// what we were before signals were blocked.
-pub fn run(
-    c: &Context,
-    options: &cli::Run,
-    asked: &Asked,
-    caller: Option<Caller>,
-    signals: Option<&Signals>,
-) -> Result<Option<u8>> {
-    let Some(caller) = caller else {
-        return Ok(None);
-    };
+/// What a warm container was asked of, and what we were before signals were blocked.
+pub struct Waiting {
+    client: Client,
+    caller: Caller,
+}
+
+/// Asks for a warm container. `None`: there is none, go the cold way.
+pub fn ask(c: &Context, options: &cli::Run, asked: &Asked) -> Result<Option<Waiting>> {
     store::check_id(&options.create.id)?;
     if store::leftovers(&c.root, &options.create.id)?.is_some() {
         bail!("container with given ID already exists");
     }
     c.trace.begin("ask for a warm container");
-    let prepared = match promised(c, options, asked, caller) {
-        Ok(prepared) => prepared,
-        Err(error) if c.zygote == Prepared::Require => {
-            return Err(error.context("--zygote=require"));
-        }
+    let ask = || -> Result<_> {
+        check_fit(options)?;
+        let client =
+            client::connect(&c.root.path).map_err(|e| failed(e, "connect to the zygote"))?;
+        client.ask(&Request::Warm {
+            pool: asked.pool.to_owned(),
+        })?;
+        // While the keeper is woken.
+        let caller = Caller::look()?;
+        Ok(Waiting { client, caller })
+    };
+    or_cold(c, ask())
+}
+
+/// Takes the warm container that was asked for and runs it; its exit code. `None`: there is none.
+pub fn run(
+    c: &Context,
+    options: &cli::Run,
+    asked: &Asked,
+    waiting: Waiting,
+    signals: Option<&Signals>,
+) -> Result<Option<u8>> {
+    match or_cold(c, promised(c, options, asked, waiting))? {
+        Some(prepared) => prepared.start(c, options, signals).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Where there is no warm container the cold way is gone, unless the caller wants no other.
+fn or_cold<T>(c: &Context, result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if c.zygote == Prepared::Require => Err(error.context("--zygote=require")),
         Err(error) => {
             let why = log::sentence(&error);
             c.log
                 .debug(format_args!("zygote: no warm container: {why}"));
-            return Ok(None);
+            Ok(None)
         }
-    };
-    prepared.start(c, options, signals).map(Some)
+    }
 }
 
 /// A warm container that waits for its caller's word.
@@ -127,8 +150,8 @@ struct Warm {
     early: Vec<u8>,
 }
 
-/// Asks for one. An error says why there is none; then nothing has happened.
-fn promised(c: &Context, options: &cli::Run, asked: &Asked, caller: Caller) -> Result<Warm> {
+/// What a warm container can't be given.
+fn check_fit(options: &cli::Run) -> Result<()> {
     let create = &options.create;
     let environment = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
     let unfit = [
@@ -138,21 +161,23 @@ fn promised(c: &Context, options: &cli::Run, asked: &Asked, caller: Caller) -> R
         (create.no_pivot, "--no-pivot"),
         (create.no_new_keyring, "--no-new-keyring"),
     ];
-    if let Some((_, why)) = unfit.iter().find(|(unfit, _)| *unfit) {
-        bail!("{why}");
+    match unfit.iter().find(|(unfit, _)| *unfit) {
+        Some((_, why)) => bail!("{why}"),
+        None => Ok(()),
     }
+}
+
+/// Says what is wanted. An error says why there is none; then nothing has happened.
+fn promised(c: &Context, options: &cli::Run, asked: &Asked, waiting: Waiting) -> Result<Warm> {
+    let Waiting { client, caller } = waiting;
     let order = Order {
-        id: create.id.clone(),
+        id: options.create.id.clone(),
         changes: asked.changes.clone(),
         resources: asked.resources.clone(),
         streams: launch::external_descriptors(),
         foreground: !options.detach,
         caller,
     };
-    let client = client::connect(&c.root.path).map_err(|e| failed(e, "connect to the zygote"))?;
-    client.ask(&Request::Warm {
-        pool: asked.pool.to_owned(),
-    })?;
     // One that is closed is the container's as a closed one is when it's made the cold way.
     let null = fs::open(fs::CWD, c"/dev/null", libc::O_RDWR, 0)
         .map_err(|e| failed(e, "open /dev/null"))?;

@@ -332,12 +332,13 @@ impl Warm {
         let Made {
             started,
             plan,
+            record,
             cgroup,
             ..
-        } = &self.made;
+        } = &mut self.made;
         let gone = match self.until {
             Until::Created => {
-                started.go(&|fail| explain::container(fail, plan, &|| started.hook_output()))
+                launch::resume(started, plan, &|status, pid| record.spec_state(status, pid))
             }
             Until::Ready => match cgroup {
                 Some(cgroup) => cgroup.thaw(),
@@ -369,7 +370,7 @@ impl Warm {
         self.stay(connection, &mut flows)
     }
 
-    /// Everything but to let it go.
+    /// Everything but to let it go; its init need not be ready yet.
     fn prepare(&mut self, c: &Context, order: &Order, fds: &[OwnedFd; 3]) -> Result<()> {
         store::check_id(&order.id)?;
         let until = self.until;
@@ -442,18 +443,9 @@ impl Warm {
             keyring: keyring.as_deref(),
             carried: caller.carried(own),
         };
-        let record = &*record;
-        launch::resume(
-            started,
-            plan,
-            &orders,
-            &streams,
-            &|status, pid| record.spec_state(status, pid),
-            &mut || {
-                container.prepare(record)?;
-                container.commit()
-            },
-        )
+        launch::order(started, &orders, &streams)?;
+        container.prepare(record)?;
+        container.commit()
     }
 
     /// Passes on what comes, until there is nothing left to do for it. `caller`: who waits for its end.

@@ -12,7 +12,6 @@ use super::{delete, from, update};
 use crate::cli::Prepared;
 use crate::launch::{explain, failed, foreground};
 use crate::sys::process;
-use crate::zygote::caller::Caller;
 use crate::{cli, fault, hooks, log, notify};
 
 /// `run`.
@@ -25,8 +24,8 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
     if kind == Kind::RunForeground && !options.no_subreaper {
         process::set_subreaper().map_err(|e| failed(e, "prctl PR_SET_CHILD_SUBREAPER"))?;
     }
-    let caller = match &asked {
-        Some(_) if c.zygote != Prepared::Off => Some(Caller::look()?),
+    let waiting = match &asked {
+        Some(asked) if c.zygote != Prepared::Off => from::ask(c, options, asked)?,
         _ => None,
     };
     // Before there is a child whose end could be missed.
@@ -36,7 +35,9 @@ pub fn run(c: &Context, options: &cli::Run) -> Result<u8> {
     };
     let mut create = options.create.clone();
     if let Some(asked) = &asked {
-        if let Some(code) = from::run(c, options, asked, caller, signals.as_ref())? {
+        if let Some(waiting) = waiting
+            && let Some(code) = from::run(c, options, asked, waiting, signals.as_ref())?
+        {
             return Ok(code);
         }
         create.bundle = Some(from::bundle(c, asked.pool)?);

@@ -389,6 +389,8 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
         // Allowed until `start`, which will say so.
         return wait_for_nothing(c);
     };
+    c.trace(Step::Capabilities, 0);
+    process::bound(p)?;
     let mut room = park::Taken::from(c.park);
     let program = match c.park {
         Some(_) => park::wait(c, &mut room, root.as_fd())?,
@@ -437,6 +439,8 @@ fn entry_steps(e: &Entry) -> Result<Never, Fail> {
     if p.terminal {
         dev::terminal(&e.common, root.as_fd(), p.console_size, false)?;
     }
+    e.common.trace(Step::Capabilities, 0);
+    process::bound(p)?;
     let finish = Finish {
         process: p,
         program: Program::of(p),

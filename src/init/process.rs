@@ -90,26 +90,31 @@ pub fn seccomp(program: &seccomp::Program) -> std::result::Result<i32, Fail> {
 /// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (linux/seccomp.h).
 const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
-/// Becomes the user, with its groups and capabilities, in the working directory. Order matters: the
-/// bounding set needs CAP_SETPCAP, groups and ids need CAP_SETGID and CAP_SETUID, and what remains is
-/// set last, from the permitted set that PR_SET_KEEPCAPS saved.
+/// Gives up what programs shall never have (capabilities(7), "Capability bounding set"). Needs
+/// CAP_SETPCAP; nothing of what init does itself needs them.
+pub fn bound(p: &Process) -> std::result::Result<(), Fail> {
+    let Some(caps) = &p.capabilities else {
+        return Ok(());
+    };
+    for number in (0..u64::BITS).filter(|number| caps.bounding & 1 << number == 0) {
+        match process::drop_bounding(number) {
+            Ok(()) => {}
+            // The kernel knows no such capability, nor any above it.
+            Err(Errno::EINVAL) => break,
+            Err(errno) => return Err(Fail::new(Step::Capabilities, errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Becomes the user, with its groups and capabilities, in the working directory. Order matters: groups
+/// and ids need CAP_SETGID and CAP_SETUID, and what remains is set last, from the permitted set that
+/// PR_SET_KEEPCAPS saved.
 pub fn become_user(p: &Process, cwd: &CStr) -> std::result::Result<(), Fail> {
     own_stdio(p).at(Step::Stdio)?;
     let early = fs::chdir(cwd);
     if !matches!(early, Ok(()) | Err(Errno::EPERM | Errno::EACCES)) {
         early.at(Step::Cwd)?;
-    }
-    if let Some(caps) = &p.capabilities {
-        for number in 0..u64::BITS {
-            if caps.bounding & 1 << number == 0 {
-                match process::drop_bounding(number) {
-                    Ok(()) => {}
-                    // The kernel knows no such capability, nor any above it.
-                    Err(Errno::EINVAL) => break,
-                    Err(errno) => return Err(Fail::new(Step::Capabilities, errno)),
-                }
-            }
-        }
     }
     process::keep_capabilities(true).at(Step::Capabilities)?;
     if let Some(groups) = &p.groups {

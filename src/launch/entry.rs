@@ -136,7 +136,7 @@ fn serve_entry(started: &mut Started, request: &EntryRequest) -> Result<()> {
                 request.trace.child(pid, Vec::new);
                 if request.go {
                     settings(started.pid, p)?;
-                    started.go_when_ready(Some(p))?;
+                    started.go_when_ready(Some(p), request.seccomp)?;
                 }
             }
             Message::Ready { machine } => {

@@ -37,7 +37,7 @@ use inside::HookFiles;
 use started::set_oom_score_adj;
 
 pub use entry::{EntryRequest, entry};
-pub use parked::resume;
+pub use parked::{order, resume};
 pub use started::{Started, hand_over};
 
 /// `what: no such file or directory (ENOENT)`.
@@ -318,7 +318,7 @@ fn serve(
                 request.trace.begin("commit");
                 rooted()?;
                 if go {
-                    started.go_when_ready(plan.process.as_ref())?;
+                    started.go_when_ready(plan.process.as_ref(), plan.seccomp.as_ref())?;
                 }
                 request.trace.begin("wait for init");
             }

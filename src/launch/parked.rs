@@ -10,26 +10,27 @@ use crate::init::park::Orders;
 use crate::plan::Plan;
 use crate::sys::{Errno, socket};
 
-/// Gives a parked init its orders and, unless it has a terminal, its standard streams, and serves it
-/// until only execve is left. `plan` is what it was made by, its process already the ordered one;
-/// `meanwhile` is done while init works.
-pub fn resume(
-    started: &mut Started,
-    plan: &Plan,
-    orders: &Orders,
-    streams: &[BorrowedFd],
-    state: &dyn Fn(&str, i32) -> Vec<u8>,
-    meanwhile: &mut dyn FnMut() -> Result<()>,
-) -> Result<()> {
+/// Gives a parked init its orders and, unless it has a terminal, its standard streams. It goes to work,
+/// until only execve is left.
+pub fn order(started: &Started, orders: &Orders, streams: &[BorrowedFd]) -> Result<()> {
     let orders = orders
         .encode()
         .map_err(|e| failed(e, "process: arguments and environment"))?;
     match socket::send_many(&started.channel, &orders, streams) {
         // It has died: its end of the channel tells why.
-        Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
-        Err(errno) => return Err(failed(errno, "tell the container's init what to run")),
+        Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+        Err(errno) => Err(failed(errno, "tell the container's init what to run")),
     }
-    meanwhile()?;
+}
+
+/// Lets an init that has its orders run its program. `plan` is what it was made by, its process already
+/// the ordered one.
+pub fn resume(
+    started: &mut Started,
+    plan: &Plan,
+    state: &dyn Fn(&str, i32) -> Vec<u8>,
+) -> Result<()> {
+    started.go_when_ready(plan.process.as_ref(), plan.seccomp.as_ref())?;
     let explained = |fail: &Fail| {
         let why = explain::container(fail, plan, &String::new);
         format!("error during container init: {why}")
@@ -41,8 +42,12 @@ pub fn resume(
                 let state = state("creating", started.pid);
                 started.hand_over_listener(plan.seccomp.as_ref(), number, &state)?;
             }
-            Message::Ready { machine } => return started.ready(plan.process.as_ref(), machine),
+            Message::Ready { machine } => {
+                started.ready(plan.process.as_ref(), machine)?;
+                break;
+            }
             _ => {}
         }
     }
+    started.go(&|fail| explain::container(fail, plan, &|| started.hook_output()))
 }

@@ -141,10 +141,16 @@ impl Started {
 
     /// Tells it to go as soon as it's ready, where that need not be waited for: what there would be to
     /// do then is done now.
-    pub(super) fn go_when_ready(&mut self, p: Option<&Process>) -> Result<()> {
+    pub(super) fn go_when_ready(
+        &mut self,
+        p: Option<&Process>,
+        seccomp: Option<&seccomp::Program>,
+    ) -> Result<()> {
         self.limit(p, Rlimit::is_harmless)?;
         self.limited = true;
-        if p.is_none_or(|p| p.rlimits.iter().all(Rlimit::is_harmless)) {
+        // It would be gone before it was fetched.
+        let listener = seccomp.is_some_and(|s| s.listener.is_some());
+        if !listener && p.is_none_or(|p| p.rlimits.iter().all(Rlimit::is_harmless)) {
             self.tell(GO)?;
             self.told = true;
         }

@@ -10,6 +10,8 @@
 //! requested keys, inherited perf events and tracers.
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, bail};
@@ -102,8 +104,13 @@ const PRIVILEGES: [&str; 12] = [
     "SpeculationIndirectBranch:",
 ];
 
+/// Reads a file of /proc: these have no size, and are short.
 fn read(path: &str) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("read {path}"))
+    let mut text = String::with_capacity(4 << 10);
+    let file = File::open(path);
+    let done = file.and_then(|file| file.take(64 << 10).read_to_string(&mut text));
+    done.with_context(|| format!("read {path}"))?;
+    Ok(text)
 }
 
 /// Device and inode of what is there.

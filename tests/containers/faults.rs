@@ -94,6 +94,7 @@ const STEPS: &[(&str, usize)] = &[
     ("Sysctl", 1),
     ("ReadonlyPath", 1),
     ("MaskedPath", 1),
+    ("Capabilities", 1),
     ("NoNewPrivileges", 1),
     ("Seccomp", 1),
     ("Uid", 1),
@@ -105,6 +106,7 @@ const STEPS: &[(&str, usize)] = &[
 const ENTRY_STEPS: &[&str] = &[
     "Seal",
     "JoinNamespace",
+    "Capabilities",
     "NoNewPrivileges",
     "Seccomp",
     "Uid",
