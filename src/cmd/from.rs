@@ -105,7 +105,9 @@ pub fn ask(c: &Context, options: &cli::Run, asked: &Asked) -> Result<Option<Wait
             pool: asked.pool.to_owned(),
         })?;
         // While the keeper is woken.
+        c.trace.begin("look at the caller");
         let caller = Caller::look()?;
+        c.trace.begin("ask for a warm container");
         Ok(Waiting { client, caller })
     };
     or_cold(c, ask())
@@ -145,6 +147,8 @@ struct Warm {
     directory: String,
     pid: i32,
     pidfd: OwnedFd,
+    /// Where init is told to go, if not by its keeper.
+    channel: Option<OwnedFd>,
     console: Option<OwnedFd>,
     /// What it has written to it already.
     early: Vec<u8>,
@@ -195,12 +199,20 @@ fn promised(c: &Context, options: &cli::Run, asked: &Asked, waiting: Waiting) ->
     c.trace.begin("wait for its keeper");
     let deadline = Some(Instant::now() + PREPARE_WAIT);
     match warm::receive::<Answer>(&connection, deadline)? {
-        Some((Answer::Prepared { directory, pid }, fds)) => {
-            let mut fds = fds.into_iter();
+        Some((
+            Answer::Prepared {
+                directory,
+                pid,
+                direct,
+            },
+            fds,
+        )) => {
+            let mut fds = fds.into_iter().peekable();
             Ok(Warm {
                 directory,
                 pid,
                 pidfd: fds.next().context("no pidfd came with it")?,
+                channel: fds.next_if(|_| direct),
                 console: fds.next(),
                 early: Vec::new(),
                 connection,
@@ -301,6 +313,9 @@ impl Warm {
         }
         fault::point("from:settled")?;
         c.trace.begin("execve");
+        if let Some(channel) = self.channel.take() {
+            launch::go(channel.as_fd())?;
+        }
         socket::send(&self.connection, warm::GO, None)
             .map_err(|e| failed(e, "tell its keeper to go on"))?;
         match warm::receive::<Answer>(&self.connection, None)? {

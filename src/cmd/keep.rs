@@ -82,6 +82,9 @@ struct Warm {
     streams: Option<[OwnedFd; 3]>,
     own: Caller,
     signals: Signals,
+    /// Its mount namespace: so its mounts go when the keeper does, and not while its caller waits for
+    /// its end.
+    _mounts: OwnedFd,
 }
 
 impl Warm {
@@ -122,7 +125,11 @@ impl Warm {
         for number in 0..3 {
             fs::dup_onto(&null, number).map_err(|e| failed(e, "dup"))?;
         }
+        let mounts = CString::new(format!("/proc/{}/ns/mnt", made.started.pid))?;
+        let mounts = fs::open(fs::CWD, &mounts, libc::O_RDONLY, 0)
+            .map_err(|e| failed(e, format_args!("open {mounts:?}")))?;
         let mut warm = Warm {
+            _mounts: mounts,
             made,
             process,
             until: provision.until,
@@ -309,18 +316,29 @@ impl Warm {
         };
         fault::point("keep:prepared")?;
         let directory = self.made.container.path().file_name().unwrap_or_default();
-        let answer = Answer::Prepared {
-            directory: directory.to_string_lossy().into_owned(),
-            pid: self.made.started.pid,
-        };
+        let directory = directory.to_string_lossy().into_owned();
+        let pid = self.made.started.pid;
         let console = self.made.console.take();
-        let mut with = vec![self.made.started.pidfd.as_fd()];
+        let Made { started, plan, .. } = &mut self.made;
+        let pidfd = started.pidfd.try_clone().context("dup")?;
+        let channel = match self.until {
+            Until::Created => launch::channel(started, plan)?,
+            Until::Ready => None,
+        };
+        let direct = channel.is_some();
+        let mut with = vec![pidfd.as_fd()];
+        with.extend(channel);
         with.extend(console.as_ref().map(AsFd::as_fd));
+        let answer = Answer::Prepared {
+            directory,
+            pid,
+            direct,
+        };
         if warm::send(&connection, &answer, &with).is_err() {
             return self.destroy(c).map(drop);
         }
         drop(with);
-        drop(console);
+        drop((pidfd, console));
         let mut word = [0; 8];
         let said = warm::await_readable(connection.as_fd(), soon())?
             && socket::receive(&connection, &mut word).is_ok_and(|(n, _)| &word[..n] == warm::GO);
@@ -338,7 +356,8 @@ impl Warm {
         } = &mut self.made;
         let gone = match self.until {
             Until::Created => {
-                launch::resume(started, plan, &|status, pid| record.spec_state(status, pid))
+                let state = |status: &str, pid| record.spec_state(status, pid);
+                launch::resume(started, direct, plan, &state)
             }
             Until::Ready => match cgroup {
                 Some(cgroup) => cgroup.thaw(),

@@ -37,7 +37,7 @@ use inside::HookFiles;
 use started::set_oom_score_adj;
 
 pub use entry::{EntryRequest, entry};
-pub use parked::{order, resume};
+pub use parked::{channel, go, order, resume};
 pub use started::{Started, hand_over};
 
 /// `what: no such file or directory (ENOENT)`.

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use anyhow::{Result, bail};
 
 use super::{Started, explain, failed};
-use crate::init::message::{Fail, Message};
+use crate::init::message::{Fail, GO, Message};
 use crate::init::park::Orders;
 use crate::plan::Plan;
 use crate::sys::{Errno, socket};
@@ -23,14 +23,29 @@ pub fn order(started: &Started, orders: &Orders, streams: &[BorrowedFd]) -> Resu
     }
 }
 
-/// Lets an init that has its orders run its program. `plan` is what it was made by, its process already
-/// the ordered one.
+/// Where somebody else may tell an init that has its orders to go, by [`go`]; `None`: nobody may, as
+/// something is to be done when it's ready.
+pub fn channel<'a>(started: &'a mut Started, plan: &Plan) -> Result<Option<BorrowedFd<'a>>> {
+    started.let_go(plan.process.as_ref(), plan.seccomp.as_ref())
+}
+
+/// Tells an init to go. Its parent, who is told next, sees what becomes of it.
+pub fn go(channel: BorrowedFd) -> Result<()> {
+    match socket::send(channel, &[GO], None) {
+        Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+        Err(errno) => Err(failed(errno, "tell the container's init to go on")),
+    }
+}
+
+/// Lets an init that has its orders run its program, unless it was told already (`gone`). `plan` is what
+/// it was made by, its process already the ordered one.
 pub fn resume(
     started: &mut Started,
+    gone: bool,
     plan: &Plan,
     state: &dyn Fn(&str, i32) -> Vec<u8>,
 ) -> Result<()> {
-    started.go_when_ready(plan.process.as_ref(), plan.seccomp.as_ref())?;
+    started.told = gone;
     let explained = |fail: &Fail| {
         let why = explain::container(fail, plan, &String::new);
         format!("error during container init: {why}")

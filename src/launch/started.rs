@@ -146,15 +146,25 @@ impl Started {
         p: Option<&Process>,
         seccomp: Option<&seccomp::Program>,
     ) -> Result<()> {
-        self.limit(p, Rlimit::is_harmless)?;
-        self.limited = true;
-        // It would be gone before it was fetched.
-        let listener = seccomp.is_some_and(|s| s.listener.is_some());
-        if !listener && p.is_none_or(|p| p.rlimits.iter().all(Rlimit::is_harmless)) {
+        if self.let_go(p, seccomp)?.is_some() {
             self.tell(GO)?;
             self.told = true;
         }
         Ok(())
+    }
+
+    /// Does what there is to do before it goes. If it may then go as soon as it's ready: where it's told.
+    pub(super) fn let_go(
+        &mut self,
+        p: Option<&Process>,
+        seccomp: Option<&seccomp::Program>,
+    ) -> Result<Option<BorrowedFd<'_>>> {
+        self.limit(p, Rlimit::is_harmless)?;
+        self.limited = true;
+        // It would be gone before it was fetched.
+        let listener = seccomp.is_some_and(|s| s.listener.is_some());
+        let late = p.is_some_and(|p| !p.rlimits.iter().all(Rlimit::is_harmless));
+        Ok((!listener && !late).then_some(self.channel.as_fd()))
     }
 
     /// Sets those of the limits: from outside, with the caller's privileges, for raising a hard limit

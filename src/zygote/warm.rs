@@ -11,6 +11,7 @@
 //!                              │ ── Prepared (+ pidfd, terminal) ▶│   or Refused: go the cold way
 //!                              │                                  │   moves it to its id; from here on
 //!                              │                                  │   there is no cold way
+//!        init ◀── GO ──────────│───────────────────────────────── │   where nothing speaks against it
 //!                              │ ◀── Go ───────────────────────── │
 //!                              │ ── Running, or Failed ─────────▶ │
 //!                              │ ── Ended ──────────────────────▶ │   in the foreground
@@ -96,13 +97,15 @@ pub struct Order {
 pub enum Answer {
     /// Not for him.
     Refused(String),
-    /// All is done but to let it go. With it come a pidfd of its init, and the master of its terminal if
-    /// it has one.
+    /// All is done but to let it go. With it come a pidfd of its init, what init is told by if its caller
+    /// may do that, and the master of its terminal if it has one.
     Prepared {
         /// Its directory below `@zygote/warm`.
         directory: String,
         /// The pid of its init.
         pid: i32,
+        /// Its caller tells init to go, before he tells the keeper.
+        direct: bool,
     },
     /// It runs.
     Running,
