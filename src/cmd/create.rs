@@ -1,5 +1,6 @@
 //! `create`: everything up to the start barrier. The first half of `run`, too.
 
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -278,12 +279,15 @@ fn build(
                 .debug(format_args!("cgroup {:?} is made and limited", cgroup.path));
         }
         let fifo = (kind == Kind::Create).then(|| container.fifo());
-        let kit = take(c, asked)?;
+        let (asked, kit) = (Cell::new(asked), OnceCell::new());
+        let ahead = || {
+            let taken = take(c, asked.take())?;
+            Ok(taken.map(|taken| kit.get_or_init(|| taken).borrow()))
+        };
         let started = launch::container(launch::Request {
             plan,
             cgroup: cgroup.as_ref(),
-            kit: kit.as_ref().map(client::Kit::borrow),
-            exe: kit.as_ref().and_then(|kit| kit.exe.as_ref()),
+            ahead: &ahead,
             fifo: fifo.as_deref(),
             signal_mask,
             hooks: &mut |pid| {

@@ -21,6 +21,7 @@ mod root;
 
 pub use dev::fill as fill_dev;
 pub use mounts::bind;
+pub use root::MASK;
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
@@ -53,6 +54,8 @@ pub struct Kit<'a> {
     pub trees: &'a [Ready],
     /// The one at /dev has its nodes and links.
     pub dev: bool,
+    /// What is laid over masked directories.
+    pub mask: &'a Cell<Option<OwnedFd>>,
 }
 
 impl Kit<'_> {
@@ -119,8 +122,6 @@ pub struct Context<'a> {
     pub after_join: u64,
     /// What is bound where cgroup2 can't be mounted.
     pub cgroup_source: &'a CStr,
-    /// `linux.mountLabel`, for mounts that no config line asks for.
-    pub mount_label: Option<&'a CStr>,
     /// The parent has hooks to run once the mounts are made, or hook states to fill in.
     pub parent_hooks: bool,
     /// createContainer.

@@ -241,7 +241,7 @@ pub fn masked_paths(
     null: Option<OwnedFd>,
 ) -> std::result::Result<(), Fail> {
     let mut over_files = Cover::new(null);
-    let mut over_directories = Cover::new(None);
+    let mut over_directories = Cover::new(c.kit.and_then(|kit| kit.mask.take()));
     for (i, name) in c.plan.masked_paths.iter().enumerate() {
         let target = match target(c, root, name) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
@@ -294,19 +294,22 @@ impl Cover {
     }
 }
 
-/// An empty, read-only tmpfs that can't grow.
+/// Options of a tmpfs that is empty, read-only and can't grow. The root takes an inode; Ubuntu's kernels
+/// count one more.
+pub const MASK: [(&CStr, Option<&CStr>); 3] = [
+    (c"nr_blocks", Some(c"1")),
+    (c"nr_inodes", Some(c"2")),
+    (c"ro", None),
+];
+
+/// What is laid over directories.
 fn empty(c: &Context) -> Result<OwnedFd> {
     let context = mount::fsopen(c"tmpfs")?;
-    // The root takes an inode; Ubuntu's kernels count one more.
-    for (key, value) in [
-        (c"source", Some(c"tmpfs")),
-        (c"nr_blocks", Some(c"1")),
-        (c"nr_inodes", Some(c"2")),
-        (c"ro", None),
-    ] {
+    mount::fsconfig(&context, c"source", Some(c"tmpfs"))?;
+    for (key, value) in MASK {
         mount::fsconfig(&context, key, value)?;
     }
-    if let Some(label) = c.mount_label {
+    if let Some(label) = c.plan.mount_label.as_deref() {
         mount::fsconfig(&context, c"context", Some(label))?;
     }
     mount::fsconfig_create(&context)?;

@@ -55,10 +55,8 @@ pub struct Request<'a> {
     pub plan: &'a Plan,
     /// The container's cgroup.
     pub cgroup: Option<&'a Cgroup>,
-    /// What the zygote has made ahead.
-    pub kit: Option<init::Kit<'a>>,
-    /// A read-only mount of the executable's directory, that the zygote keeps.
-    pub exe: Option<&'a OwnedFd>,
+    /// What the zygote has made ahead. Asked for when all else is prepared: it may be on its way.
+    pub ahead: &'a dyn Fn() -> Result<Option<Ahead<'a>>>,
     /// exec.fifo, when there is a start barrier.
     pub fifo: Option<&'a Path>,
     /// Signals are blocked, and this was the mask before.
@@ -79,6 +77,15 @@ pub struct Request<'a> {
     pub trace: &'a Trace,
 }
 
+/// What the zygote has made ahead.
+#[derive(Clone, Copy)]
+pub struct Ahead<'a> {
+    /// For init.
+    pub kit: init::Kit<'a>,
+    /// A read-only mount of the executable's directory, that the zygote keeps.
+    pub exe: Option<&'a OwnedFd>,
+}
+
 /// Makes a container's init and serves it until only the start barrier and execve are left, or until
 /// it's parked.
 pub fn container(request: Request) -> Result<Started> {
@@ -87,7 +94,6 @@ pub fn container(request: Request) -> Result<Started> {
     let user = libc::CLONE_NEWUSER as u64;
     let pid_kind = libc::CLONE_NEWPID as u64;
     request.trace.begin("prepare");
-    let mut exe = exe::protect(request.exe)?;
     let join = namespaces::open(plan)?;
     let joins = |kind: u64| plan.namespaces.join.iter().any(|j| j.kind == kind);
     if joins(user) {
@@ -108,11 +114,15 @@ pub fn container(request: Request) -> Result<Started> {
     let cgroup_source = CString::new(cgroup_source.as_os_str().as_bytes())?;
     let room = request.park.then(Room::new);
     let times = request.trace.steps()?;
+    let (ours, theirs) = socket::pair().map_err(|e| failed(e, "socketpair"))?;
+    let ahead = (request.ahead)()?;
+    let kit = ahead.map(|ahead| ahead.kit);
+    let mut exe = exe::protect(ahead.and_then(|ahead| ahead.exe))?;
     // Namespaces of which init makes itself (cgroup, time), and those that a joined user namespace is
     // to own.
     let by_child = libc::CLONE_NEWCGROUP as u64 | libc::CLONE_NEWTIME as u64;
     let network = libc::CLONE_NEWNET as u64;
-    let in_kit = request.kit.map_or(0, |kit| kit.kinds());
+    let in_kit = kit.map_or(0, |kit| kit.kinds());
     let by_us = match plan.namespaces.has(user) {
         true => 0,
         false => new & network & !in_kit,
@@ -130,8 +140,6 @@ pub fn container(request: Request) -> Result<Started> {
         0 => Vec::new(),
         _ => plan.mounts.iter().map(|_| Cell::new(None)).collect(),
     };
-    let (ours, theirs) = socket::pair().map_err(|e| failed(e, "socketpair"))?;
-
     // Processes of other containers are in there, too, and see the child from its first instruction.
     if joins(pid_kind)
         && let Some(Exe { image, file, .. }) = &exe
@@ -180,14 +188,13 @@ pub fn container(request: Request) -> Result<Started> {
             bare: &bare,
             own_mounts: plan.namespaces.has(libc::CLONE_NEWNS as u64),
             network: Cell::new(by_us != 0),
-            kit: request.kit,
+            kit,
             sources: &sources,
             host_names: host_names
                 .as_ref()
                 .map(|(h, d)| (h.as_c_str(), d.as_c_str())),
             after_join,
             cgroup_source: &cgroup_source,
-            mount_label: None,
             parent_hooks: files.any(plan),
             create_container: files.kind(&files.create_container, 0, theirs.as_fd()),
             start_container: files.kind(&files.start_container, 1, theirs.as_fd()),
@@ -205,7 +212,7 @@ pub fn container(request: Request) -> Result<Started> {
         Ok(Clone::Child) => process::exit_now(1),
         Err(errno) => return Err(namespaces::refused(errno, plan, request.cgroup)),
     };
-    trace_child(request.trace, pid, plan, request.kit);
+    trace_child(request.trace, pid, plan, kit);
     let mut started = Started {
         pid,
         pidfd,
@@ -217,7 +224,7 @@ pub fn container(request: Request) -> Result<Started> {
         exe: Cell::new(None),
     };
     let served = send_network(&started, by_us != 0, &request)
-        .and_then(|()| serve(&mut started, request, &files, &id_maps));
+        .and_then(|()| serve(&mut started, request, kit, &files, &id_maps));
     match served {
         Ok(()) => {
             started.hooks = Some(files);
@@ -256,6 +263,7 @@ fn send_network(started: &Started, wanted: bool, request: &Request) -> Result<()
 fn serve(
     started: &mut Started,
     request: Request,
+    kit: Option<init::Kit>,
     files: &HookFiles,
     id_maps: &[Option<OwnedFd>],
 ) -> Result<()> {
@@ -289,7 +297,7 @@ fn serve(
             Message::Failed(fail) => bail!("{}", explained(&fail)),
             Message::Moved { pid } => {
                 started.moved(pid)?;
-                trace_child(request.trace, pid, plan, request.kit);
+                trace_child(request.trace, pid, plan, kit);
                 (request.meanwhile)(pid)?;
             }
             Message::Hooks => {

@@ -116,6 +116,10 @@ pub fn plan(spec: &spec::Spec, options: &Options, host: &Host) -> Result<Plan> {
         hostname: namespaces::uts("hostname", spec.hostname().as_deref(), &namespaces)?,
         domainname: namespaces::uts("domainname", spec.domainname().as_deref(), &namespaces)?,
         sysctls: sysctl::sysctls(linux.sysctl().as_ref(), &namespaces)?,
+        mount_label: match label {
+            Some(label) => Some(text::c_string("linux.mountLabel", label.as_bytes())?),
+            None => None,
+        },
         masked_paths,
         readonly_paths,
         process,

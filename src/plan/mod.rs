@@ -74,6 +74,8 @@ pub struct Plan {
     pub domainname: Option<CString>,
     /// `linux.sysctl`.
     pub sysctls: Vec<Sysctl>,
+    /// `linux.mountLabel`, for mounts that no config line asks for.
+    pub mount_label: Option<CString>,
     /// `linux.maskedPaths`.
     pub masked_paths: Vec<CString>,
     /// `linux.readonlyPaths`.

@@ -14,7 +14,7 @@ use super::warm;
 use super::wire::{self, Reply, Request};
 use crate::cli::Prepared;
 use crate::init::{self, Ready};
-use crate::launch::failed;
+use crate::launch::{self, failed};
 use crate::plan::Options;
 use crate::sys::{Errno, socket};
 
@@ -100,17 +100,22 @@ pub struct Kit {
     namespaces: Vec<(u64, OwnedFd)>,
     trees: Vec<Ready>,
     dev: bool,
+    mask: Cell<Option<OwnedFd>>,
     /// The directory of the zygote's executable, read-only.
-    pub exe: Option<OwnedFd>,
+    exe: Option<OwnedFd>,
 }
 
 impl Kit {
-    /// What init needs of it.
-    pub fn borrow(&self) -> init::Kit<'_> {
-        init::Kit {
-            namespaces: &self.namespaces,
-            trees: &self.trees,
-            dev: self.dev,
+    /// What is needed of it.
+    pub fn borrow(&self) -> launch::Ahead<'_> {
+        launch::Ahead {
+            kit: init::Kit {
+                namespaces: &self.namespaces,
+                trees: &self.trees,
+                dev: self.dev,
+                mask: &self.mask,
+            },
+            exe: self.exe.as_ref(),
         }
     }
 }
@@ -153,10 +158,14 @@ impl Asked {
         if fds.len() != kinds.len() + with.count() + usize::from(exe) {
             bail!("the zygote sent {} descriptors", fds.len());
         }
-        let mut fds = fds.into_iter();
+        let mut fds = fds.into_iter().peekable();
         let namespaces = kinds.into_iter().zip(fds.by_ref()).collect();
         let mut trees: Vec<Ready> = (0..self.mounts).map(|_| Ready::No).collect();
         let mut dev = false;
+        let masks = shape
+            .trees
+            .last()
+            .is_some_and(|tree| tree.place == Place::Mask);
         for (tree, at) in shape.trees.iter().zip(&self.fit.at) {
             dev |= matches!(tree.place, Place::Dev { .. });
             let ready = match attached(&tree.place) {
@@ -171,6 +180,7 @@ impl Asked {
             namespaces,
             trees,
             dev,
+            mask: Cell::new(fds.next_if(|_| masks)),
             exe: fds.next(),
         })
     }

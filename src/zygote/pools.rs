@@ -241,6 +241,7 @@ fn words(shape: &Shape) -> String {
             Place::Dev { nodes: list, .. } => nodes = list.len(),
             Place::BelowDev(name) => below.push(name.to_string_lossy().into_owned()),
             Place::Alone => words.push(tree.fstype.to_string_lossy().into_owned()),
+            Place::Mask => words.push("masks".to_owned()),
         }
     }
     if nodes > 0 {

@@ -10,6 +10,7 @@ use std::path::Path;
 use libc::{CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWUTS};
 use serde::{Deserialize, Serialize};
 
+use crate::init::MASK;
 use crate::plan::{Dev, Mount, MountKind, Node, Plan};
 
 /// The shape of a plan.
@@ -50,6 +51,8 @@ pub enum Place {
     BelowDev(CString),
     /// Anywhere.
     Alone,
+    /// Over the directories of `linux.maskedPaths`. The last one.
+    Mask,
 }
 
 /// A plan's shape, and which of its mounts the trees are for.
@@ -57,7 +60,7 @@ pub enum Place {
 pub struct Fit {
     /// The shape.
     pub shape: Shape,
-    /// For each tree, the index in the plan's mounts.
+    /// For each tree but the mask, the index in the plan's mounts.
     pub at: Vec<usize>,
 }
 
@@ -93,7 +96,23 @@ pub fn of(plan: &Plan) -> Result<Fit, &'static str> {
     if kinds == 0 && fit.at.is_empty() {
         return Err("no namespace of its own, and no standard mount");
     }
+    if !plan.masked_paths.is_empty() && plan.mount_label.is_none() {
+        fit.shape.trees.push(mask());
+    }
     Ok(fit)
+}
+
+/// What init mounts itself, otherwise.
+fn mask() -> Tree {
+    let own =
+        |(key, value): &(&CStr, Option<&CStr>)| ((*key).to_owned(), value.map(CStr::to_owned));
+    Tree {
+        fstype: c"tmpfs".to_owned(),
+        source: c"tmpfs".to_owned(),
+        options: MASK.iter().map(own).collect(),
+        attributes: libc::MOUNT_ATTR_RDONLY,
+        place: Place::Mask,
+    }
 }
 
 /// Whether the mount namespace may be one that never saw the host's mounts.

@@ -52,7 +52,7 @@ fn entering_process_is_out_of_reach(way: Way) {
     for b in [Bundle::new(way), users] {
         let b = b.sleeper();
         b.run_detached().ok();
-        for point in ["exec:cloned", "child:NoNewPrivileges", "exec:settled"] {
+        for point in ["exec:cloned", "child:NoNewPrivileges", "child:Barrier"] {
             let call = b.call("exec").args([&b.id, "true"]);
             let entering = fault(call, point, "stop").spawn();
             let runtime = entering.pid().to_string();

@@ -3,7 +3,7 @@
 use libc::{CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS};
 use serde_json::{Value, json};
 
-use super::super::shape::{self, Fit, Place, Shape};
+use super::super::shape::{self, Fit, Place, Shape, Tree};
 use crate::plan::tests::{machine, options};
 use crate::{bundle, decided};
 
@@ -43,6 +43,7 @@ fn words(shape: &Shape) -> String {
             }
             Place::BelowDev(name) => name.to_string_lossy().into_owned(),
             Place::Alone => tree.fstype.to_string_lossy().into_owned(),
+            Place::Mask => continue,
         });
     }
     words.join(" ")
@@ -203,9 +204,20 @@ fn shapes() {
     for (what, config, change, wanted) in table {
         let fit = fit(config, change).unwrap_or_else(|e| panic!("{what}: {e}"));
         assert_eq!(words(&fit.shape), *wanted, "{what}");
-        assert_eq!(fit.at.len(), fit.shape.trees.len(), "{what}");
+        let masks = |tree: &&Tree| tree.place == Place::Mask;
+        assert!(
+            fit.shape.trees.last().is_some_and(|tree| masks(&tree)),
+            "{what}"
+        );
+        assert_eq!(fit.at.len(), fit.shape.trees.len() - 1, "{what}");
         assert!(fit.at.is_sorted(), "{what}: {:?}", fit.at);
     }
+}
+
+#[test]
+fn a_mask_only_where_it_is_laid_over_something() {
+    let fit = fit(SPEC, |c| c["linux"]["maskedPaths"] = json!([])).unwrap();
+    assert!(!fit.shape.trees.iter().any(|tree| tree.place == Place::Mask));
 }
 
 #[test]
