@@ -53,9 +53,17 @@ pub fn held(daemon: &Daemon) -> Held {
 
 fn held_now(pid: i32, resident: u64) -> Held {
     let lines = |path: &str| fs::read_to_string(path).unwrap().lines().count();
-    let count = |path: &str, what: &str| {
-        let found = Command::new("find").args([path, "-type", what]).output();
-        found.unwrap().stdout.split(|b| *b == b'\n').count()
+    let cgroups = || {
+        // Those of this run, by their names.
+        let own = format!("t{}-*", std::process::id());
+        let mut found = Command::new("find");
+        found.args(["/sys/fs/cgroup", "-type", "d", "-name", &own]);
+        found
+            .output()
+            .unwrap()
+            .stdout
+            .split(|b| *b == b'\n')
+            .count()
     };
     let mut namespaces = BTreeSet::new();
     let mut descriptors = 0;
@@ -68,7 +76,7 @@ fn held_now(pid: i32, resident: u64) -> Held {
     }
     Held {
         mounts: lines("/proc/self/mountinfo"),
-        cgroups: count("/sys/fs/cgroup", "d"),
+        cgroups: cgroups(),
         namespaces: namespaces.len(),
         descriptors,
         resident,
