@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime as spec;
 
 use super::create::{self, Kind, Made};
-use super::{Context, delete, update};
+use super::{Context, delete, record, update};
 use crate::init::park::Orders;
 use crate::launch::flow::Flow;
 use crate::launch::foreground::{self, Signals};
@@ -432,7 +432,7 @@ impl Warm {
             record.config.hostname = name.to_string_lossy().into_owned();
         }
         record.id.clone_from(&order.id);
-        record.created = create::rfc3339_nano();
+        record.created = record::rfc3339_nano();
         record.external_descriptors.clone_from(&order.streams);
         if until == Until::Ready {
             if let Some(name) = &hostname {

@@ -12,6 +12,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod record;
 mod run;
 pub mod spec;
 mod start;

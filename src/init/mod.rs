@@ -10,9 +10,11 @@
 
 mod copy_up;
 mod dev;
+mod finish;
 pub mod hooks;
 pub mod message;
 mod mounts;
+mod namespaces;
 pub mod park;
 mod path;
 mod process;
@@ -31,7 +33,8 @@ use crate::plan::{Plan, Process};
 use crate::seccomp;
 use crate::sys::process::Clone;
 use crate::sys::{self, Errno, cred, fs, mem, net, socket};
-use message::{At, COMMITTED, Fail, GO, HOOKS_DONE, MAPPED, MOVED, Message, Step};
+use finish::{Finish, close_all};
+use message::{At, COMMITTED, Fail, HOOKS_DONE, MAPPED, MOVED, Message, Step};
 use park::Program;
 
 /// The runtime's own executable, protected (see `launch::exe`).
@@ -289,7 +292,7 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
     let sealed = c.common.seal(joins_user)?;
 
     c.trace(Step::Session, 0);
-    join_namespaces(c)?;
+    namespaces::join(c)?;
     if !sealed {
         c.common.seal(false)?;
     }
@@ -304,7 +307,7 @@ fn container_steps(c: &Context) -> Result<Never, Fail> {
         sys::process::unshare(libc::CLONE_NEWCGROUP as u64).at(Step::Namespaces)?;
     }
     if new & libc::CLONE_NEWTIME as u64 != 0 {
-        time_namespace(plan)?;
+        namespaces::time(plan)?;
     }
     let in_kit = c.kit.map_or(0, |kit| kit.kinds());
     if new & !in_kit & libc::CLONE_NEWNET as u64 != 0 && !c.network.get() {
@@ -477,144 +480,6 @@ fn appear(e: &Entry) -> Result<(), Fail> {
     }
 }
 
-/// Closes every descriptor from `first` on that isn't in `keep`.
-fn close_all(first: u32, keep: &mut [i32]) -> Result<(), Fail> {
-    keep.sort_unstable();
-    let mut next = first;
-    for fd in keep.iter().filter(|fd| **fd >= first as i32) {
-        let fd = *fd as u32;
-        if next < fd {
-            fs::close_range(next, fd - 1).at(Step::PreserveFds)?;
-        }
-        next = fd + 1;
-    }
-    fs::close_range(next, u32::MAX).at(Step::PreserveFds)
-}
-
-/// The end of both lists.
-struct Finish<'a> {
-    process: &'a Process,
-    program: Program<'a>,
-    seccomp: Option<&'a seccomp::Program>,
-    common: &'a Common<'a>,
-    fifo: Option<BorrowedFd<'a>>,
-    start_container: Option<&'a hooks::Kind<'a>>,
-}
-
-impl Finish<'_> {
-    fn run(&self, root: BorrowedFd, proc: Option<BorrowedFd>) -> Result<Never, Fail> {
-        let Finish {
-            process: p,
-            common,
-            program,
-            ..
-        } = self;
-        common.trace(Step::NoNewPrivileges, 0);
-        if let Some((proc, profile)) = proc.zip(p.apparmor.as_deref()) {
-            process::apparmor(proc, profile)?;
-        }
-        process::settings(p)?;
-        if let Some((proc, label)) = proc.zip(p.selinux.as_deref()) {
-            process::selinux(proc, label)?;
-        }
-        fs::umask(p.umask);
-        if self.fifo.is_some() {
-            // As in runc, whoever stops a container that was never started need not kill it.
-            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
-                sys::process::die_of(signal).at(Step::Parent)?;
-            }
-        }
-        self.common.hide()?;
-        if let Some(slot) = program.home {
-            process::home(p.uid, slot, root);
-        }
-        // Whatever else is open, be it ours or the caller's, is closed here and not just at execve:
-        // the working directory's and the program's path may lead through /proc/self/fd
-        // (CVE-2024-21626). Before the filter, which may not know close_range(2).
-        self.close_all()?;
-        // Without no_new_privs loading it needs CAP_SYS_ADMIN, which is about to go; with it,
-        // it's loaded as late as can be, so that it need not allow what comes before.
-        if let Some(filter) = self.seccomp.filter(|_| !p.no_new_privileges) {
-            common.trace(Step::Seccomp, 0);
-            self.filter(filter)?;
-        }
-        common.trace(Step::Uid, 0);
-        process::become_user(p, program.cwd)?;
-        common.trace(Step::Executable, 0);
-        let (path, machine) = program::find(program.candidates)?;
-        if let Some(filter) = self.seccomp.filter(|_| p.no_new_privileges) {
-            common.trace(Step::Seccomp, 0);
-            self.filter(filter)?;
-        }
-        common.trace(Step::Barrier, 0);
-        let ready = Message::Ready { machine };
-        common.send(&ready, None).at(Step::Parent)?;
-        let barrier = match (common.await_parent(), self.fifo) {
-            (COMMITTED, Some(fifo)) => {
-                let mut byte = [0];
-                if !matches!(fs::read(fifo, &mut byte), Ok(1)) {
-                    sys::process::exit_now(1);
-                }
-                Some(fifo)
-            }
-            (GO, _) => None,
-            _ => sys::process::exit_now(1),
-        };
-        let fail = self.execute(path);
-        match barrier {
-            // `start` reads it there, when it waits.
-            Some(fifo) => {
-                let _ = fs::write(fifo, &Message::Failed(fail).encode());
-                sys::process::exit_now(1)
-            }
-            None => Err(fail),
-        }
-    }
-
-    /// Loads the filter. Without an answer: waiting for one is a system call, too, and the agent's
-    /// business.
-    fn filter(&self, filter: &seccomp::Program) -> Result<(), Fail> {
-        let number = process::seccomp(filter)?;
-        if number >= 0 {
-            let listener = Message::Listener { number };
-            self.common.send(&listener, None).at(Step::Parent)?;
-        }
-        Ok(())
-    }
-
-    fn execute(&self, path: &CStr) -> Fail {
-        let program = &self.program;
-        if let Some(kind) = self.start_container {
-            let ran = hooks::run(kind, Some(program.env), Step::StartContainerHook);
-            if let Err(fail) = ran {
-                return fail;
-            }
-        }
-        self.common.trace(Step::Exec, 0);
-        let errno = sys::process::execve(path, program.args, program.env);
-        Fail::new(Step::Exec, errno)
-    }
-
-    /// Closes every descriptor from 3 on, but for those that the program is given and the few that
-    /// are still needed, which close on execve.
-    fn close_all(&self) -> Result<(), Fail> {
-        let first = 3 + self.process.preserve_fds;
-        for n in 3..first {
-            let fd = fs::passed_on(n as i32).of(Step::PreserveFds, n as usize - 3)?;
-            fs::keep_over_exec(fd).of(Step::PreserveFds, n as usize - 3)?;
-        }
-        let mut keep = [-1; 5];
-        keep[0] = self.common.channel.as_raw_fd();
-        keep[1] = self.fifo.map_or(-1, |fd| fd.as_raw_fd());
-        if let Some(kind) = self.start_container.filter(|kind| !kind.hooks.is_empty()) {
-            keep[2] = kind.state.as_raw_fd();
-            keep[3] = kind.output.0.as_raw_fd();
-            keep[4] = kind.output.1.as_raw_fd();
-        }
-        close_all(first, &mut keep)
-    }
-}
-
 /// A container without a `process`: it exists, and `start` refuses.
 fn wait_for_nothing(c: &Context) -> Result<Never, Fail> {
     let ready = Message::Ready { machine: 0 };
@@ -649,54 +514,6 @@ fn become_root(dumpable: bool) -> Result<(), Fail> {
     sys::process::set_dumpable(dumpable).at(Step::BecomeRoot)
 }
 
-/// Joins the namespaces that the config names by path. Those of other kinds than user come first
-/// when they let us, for afterwards we have privileges over the joined user namespace's only; those
-/// that refuse belong to it, and are joined when we are in.
-fn join_namespaces(c: &Context) -> Result<(), Fail> {
-    let user = libc::CLONE_NEWUSER as u64;
-    let pid = libc::CLONE_NEWPID as u64;
-    let list = &c.plan.namespaces.join;
-    let mut refused = 0u64;
-    for (j, fd) in list.iter().zip(c.join) {
-        // The parent joined the pid namespace before it cloned us: only children enter one.
-        if j.kind & (user | pid) != 0 {
-            continue;
-        }
-        match sys::process::setns(fd, j.kind) {
-            Err(Errno::EPERM) => refused |= j.kind,
-            other => other.of(Step::JoinNamespace, j.index)?,
-        }
-    }
-    for (j, fd) in list.iter().zip(c.join).filter(|(j, _)| j.kind == user) {
-        sys::process::setns(fd, user).of(Step::JoinNamespace, j.index)?;
-        become_root(!hidden(c))?;
-    }
-    for (j, fd) in list.iter().zip(c.join) {
-        if j.kind & refused != 0 {
-            sys::process::setns(fd, j.kind).of(Step::JoinNamespace, j.index)?;
-        }
-    }
-    if c.after_join == 0 {
-        return Ok(());
-    }
-    if c.after_join & pid == 0 {
-        return sys::process::unshare(c.after_join).at(Step::Namespaces);
-    }
-    // A new pid namespace is only for a child: it goes on in our place, as our parent's child.
-    let flags = c.after_join | libc::CLONE_PARENT as u64;
-    match sys::process::clone3(flags, None).at(Step::Namespaces)? {
-        // What we say next must not overtake it.
-        Clone::Child => {
-            c.common.await_word(MOVED);
-            Ok(())
-        }
-        Clone::Parent { pid, .. } => {
-            let moved = c.send(&Message::Moved { pid }, None);
-            sys::process::exit_now(moved.is_err().into())
-        }
-    }
-}
-
 /// The session keyring, so that the container sees none of the caller's keys. Kernels without keys,
 /// and sandboxes that forbid them, have none to see.
 fn session_keyring(name: &CStr) -> Result<(), Fail> {
@@ -710,23 +527,4 @@ fn session_keyring(name: &CStr) -> Result<(), Fail> {
         Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
         Err(errno) => Err(Fail::new(Step::Keyring, errno)),
     }
-}
-
-/// A time namespace: its offsets can be set as long as nobody is in it, not even we.
-fn time_namespace(plan: &Plan) -> Result<(), Fail> {
-    let kind = libc::CLONE_NEWTIME as u64;
-    sys::process::unshare(kind).at(Step::Namespaces)?;
-    if !plan.time_offsets.is_empty() {
-        let file = fs::open(fs::CWD, c"/proc/self/timens_offsets", libc::O_WRONLY, 0)
-            .at(Step::TimeOffsets)?;
-        fs::write(file, &plan.time_offsets).at(Step::TimeOffsets)?;
-    }
-    let own = fs::open(
-        fs::CWD,
-        c"/proc/self/ns/time_for_children",
-        libc::O_RDONLY,
-        0,
-    )
-    .at(Step::TimeOffsets)?;
-    sys::process::setns(own, kind).at(Step::TimeOffsets)
 }

@@ -354,7 +354,7 @@ fn failed_in(way: Way, verb: &str, options: &[&str], points: &[&[&str]]) {
     }
     works_again(&b);
     let b = b.args(["no-such-program"]);
-    let output = by_a_shim(b.make(verb, &options)).run();
+    let output = by_a_shim(b.make(verb, options)).run();
     assert_eq!(output.stdout, "");
     output.fails();
     nothing_left(&b, "no such program");

@@ -230,7 +230,7 @@ fn what_cannot_be_made_is_not_tried_again_at_once() {
     // The first of many failures are logged, then ever fewer, of whatever shape.
     let mut logged = 1;
     for n in 2..=1000u64 {
-        let one = shape(n.into());
+        let one = shape(n);
         let _ = pools.take(&one, &config, now);
         logged += u32::from(pools.made(&one, Err(anyhow::anyhow!("why")), now));
     }

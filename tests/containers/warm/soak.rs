@@ -12,7 +12,11 @@ pub fn soak(way: Way) {
     let p = Pool::created(Bundle::new(way), PARKED);
     let daemon = p.daemon.as_ref().expect("a daemon");
     let run = |n: usize| {
-        let detach: &[&str] = if n % 2 == 0 { &["--detach"] } else { &[] };
+        let detach: &[&str] = if n.is_multiple_of(2) {
+            &["--detach"]
+        } else {
+            &[]
+        };
         let id = format!("c{n}");
         wait_for("a warm container", || {
             let output = p.warm(detach, &id).run();
@@ -20,7 +24,7 @@ pub fn soak(way: Way) {
             let none = output.code != 0 && output.stderr.contains("all are taken");
             (!none).then(|| output.ok())
         });
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             p.delete(&id);
         }
         match n % 20 {
