@@ -2,6 +2,7 @@
 //! pays for it: anything dear is looked up only when a config asks for it.
 
 use std::fs;
+use std::io::{self, Read as _};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -62,7 +63,18 @@ impl Host {
 /// Whether the caller is in a user namespace other than the initial one.
 pub fn in_user_namespace() -> bool {
     // Without user namespaces in the kernel there is no such file.
-    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_whitespace().eq(WHOLE))
+    let map = read_short("/proc/self/uid_map");
+    map.is_ok_and(|map| !String::from_utf8_lossy(&map).split_whitespace().eq(WHOLE))
+}
+
+/// Reads a file of /proc in one go: its size isn't known, so it would be read in ever larger pieces.
+pub fn read_short(path: &str) -> io::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(4 << 10);
+    // Not of the file itself, which would be asked for its size.
+    fs::File::open(path)?
+        .take(u64::MAX)
+        .read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// Not by securityfs, as runc does: podman hides that before it makes a container with a user
@@ -84,7 +96,7 @@ fn last_capability() -> u32 {
 /// What `/proc/PID/stat` says: the state's letter and the start time in clock ticks since boot
 /// (proc_pid_stat(5), fields 3 and 22). `None`: there is no such process.
 pub fn process_stat(pid: i32) -> Result<Option<(u8, u64)>> {
-    let text = match fs::read(format!("/proc/{pid}/stat")) {
+    let text = match read_short(&format!("/proc/{pid}/stat")) {
         Ok(text) => text,
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
         Err(e) => return Err(e).with_context(|| format!("read /proc/{pid}/stat")),

@@ -10,13 +10,12 @@
 //! requested keys, inherited perf events and tracers.
 
 use std::ffi::{CStr, CString};
-use std::fs::File;
-use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::host;
 use crate::init::park::Carried;
 use crate::launch::failed;
 use crate::plan::{Plan, Scheduler};
@@ -104,13 +103,9 @@ const PRIVILEGES: [&str; 12] = [
     "SpeculationIndirectBranch:",
 ];
 
-/// Reads a file of /proc: these have no size, and are short.
 fn read(path: &str) -> Result<String> {
-    let mut text = String::with_capacity(4 << 10);
-    let file = File::open(path);
-    let done = file.and_then(|file| file.take(64 << 10).read_to_string(&mut text));
-    done.with_context(|| format!("read {path}"))?;
-    Ok(text)
+    let text = host::read_short(path).with_context(|| format!("read {path}"))?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Device and inode of what is there.
