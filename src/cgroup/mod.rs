@@ -165,6 +165,12 @@ impl Cgroup {
         openat(&self.dir, file, flags, Mode::empty())
     }
 
+    /// The memory nodes that its processes may use, as a list (cpuset(7)); `None`: there's no cpuset
+    /// controller.
+    pub fn memory_nodes(&self) -> Option<String> {
+        self.read("cpuset.mems.effective").ok()
+    }
+
     /// The content of a file of the cgroup.
     fn read(&self, file: &str) -> Result<String, Errno> {
         read_all(self.open_file(file, OFlag::O_RDONLY)?.as_fd())

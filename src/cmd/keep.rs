@@ -428,6 +428,7 @@ impl Warm {
         if let Some(text) = &order.resources {
             update::limit(c, cgroup.as_ref(), text)?;
         }
+        caller.fits_nodes(own, || cgroup.as_ref()?.memory_nodes())?;
         if let Some(name) = &hostname {
             record.config.hostname = name.to_string_lossy().into_owned();
         }

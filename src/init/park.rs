@@ -259,7 +259,7 @@ fn become_callers(carried: &Carried) -> Result<(), Fail> {
         cred::set_huge_pages(value).at(Step::Parked)?;
     }
     if let Some((mode, nodes)) = carried.memory_policy {
-        // Of nodes that our cpuset doesn't have: EINVAL, and its caller makes one himself.
+        // Of nodes that our cpuset has: the keeper has looked.
         cred::set_mempolicy(mode, &nodes).at(Step::MemoryPolicy)?;
     }
     for signal in (1..=64).filter(|n| carried.ignored & 1 << (n - 1) != 0) {

@@ -22,7 +22,7 @@ mod rdt;
 mod schedule;
 mod strings;
 mod sysctl;
-mod text;
+pub mod text;
 
 use std::ffi::CString;
 use std::path::PathBuf;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::host;
 use crate::init::park::Carried;
 use crate::launch::failed;
-use crate::plan::{Plan, Scheduler};
+use crate::plan::{Plan, Scheduler, text};
 use crate::sys::cred::NODE_WORDS;
 use crate::sys::{cred, process};
 
@@ -260,6 +260,21 @@ impl Caller {
         )
     }
 
+    /// Why a container that is confined to these memory nodes isn't for this caller: init would be refused
+    /// a policy that names others, when there's no cold way any more.
+    pub fn fits_nodes(&self, own: &Caller, nodes: impl FnOnce() -> Option<String>) -> Result<()> {
+        if self.memory_policy != own.memory_policy
+            && let Some(list) = nodes()
+            && !all_in(&self.memory_policy.1, &list)?
+        {
+            bail!(
+                "the container's memory nodes ({}) lack some of the caller's memory policy",
+                list.trim()
+            );
+        }
+        Ok(())
+    }
+
     /// The rest, which only the process itself can do.
     pub fn carried(&self, own: &Caller) -> Carried {
         let other = |other: bool| other.then_some(());
@@ -270,6 +285,38 @@ impl Caller {
             huge_pages: other(self.huge_pages != own.huge_pages).map(|()| self.huge_pages),
             memory_policy: other(self.memory_policy != own.memory_policy)
                 .map(|()| self.memory_policy),
+        }
+    }
+}
+
+/// Whether each node of a mask is in a list.
+fn all_in(nodes: &[u64], list: &str) -> Result<bool> {
+    let there = text::mask(&text::ranges(list)?);
+    let there = there.iter().copied().chain(std::iter::repeat(0));
+    Ok(nodes
+        .iter()
+        .zip(there)
+        .all(|(asked, there)| asked & !there == 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_among_those_of_a_cpuset() {
+        let mut nodes = [0; NODE_WORDS];
+        assert!(all_in(&nodes, "\n").unwrap());
+        nodes[0] = 0b101;
+        nodes[1] = 1;
+        for (list, wanted) in [
+            ("0,2,64\n", true),
+            ("0-99", true),
+            ("0-63", false),
+            ("0-1,64", false),
+            ("", false),
+        ] {
+            assert_eq!(all_in(&nodes, list).unwrap(), wanted, "{list:?}");
         }
     }
 }
