@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::config::Config;
@@ -162,8 +163,9 @@ pub fn serve(
     served
 }
 
-/// One daemon for each state root.
-fn lock(directory: &Path) -> Result<File> {
+/// One daemon for each state root. The lock is the process's own (fcntl_locking(2)): a clone that has just
+/// been made has the file, too, and would keep a flock(2) when the daemon is killed.
+pub(super) fn lock(directory: &Path) -> Result<File> {
     let path = directory.join("lock");
     let mut file = File::options()
         .read(true)
@@ -172,7 +174,14 @@ fn lock(directory: &Path) -> Result<File> {
         .truncate(false)
         .open(&path)
         .with_context(|| format!("open {path:?}"))?;
-    if file.try_lock().is_err() {
+    let whole = libc::flock {
+        l_type: libc::F_WRLCK as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    if fcntl(&file, FcntlArg::F_SETLK(&whole)).is_err() {
         let pid = std::fs::read_to_string(&path).unwrap_or_default();
         bail!(
             "another daemon (process {}) serves {directory:?}",

@@ -4,6 +4,7 @@ mod pools;
 mod shapes;
 
 use super::config::Config;
+use super::daemon;
 use super::status::{self, Status};
 use super::wire::{self, Cold, Maker, Reply, Request};
 
@@ -193,4 +194,25 @@ fn status_for_all() {
             }
         }
     }
+}
+
+/// A keeper that has just been cloned when its daemon is killed.
+#[test]
+fn the_lock_goes_with_the_daemon() {
+    use crate::sys::process::{Clone, clone3, exit_now, pidfd_send_signal, wait};
+    let directory = std::env::temp_dir().join(format!("runz-lock-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let lock = daemon::lock(&directory).unwrap();
+    let (ours, theirs) = crate::sys::socket::pair().unwrap();
+    let Clone::Parent { pidfd, .. } = clone3(0, None).unwrap() else {
+        drop(ours);
+        let _ = crate::sys::fs::read(&theirs, &mut [0]);
+        exit_now(0);
+    };
+    drop(lock);
+    let again = daemon::lock(&directory);
+    pidfd_send_signal(&pidfd, libc::SIGKILL).unwrap();
+    wait(&pidfd).unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+    again.unwrap();
 }
