@@ -8,6 +8,14 @@
 pub mod bpf;
 pub mod cred;
 pub mod fs;
+#[cfg(all(
+    not(test),
+    not(fuzzing),
+    target_env = "gnu",
+    target_arch = "x86_64",
+    target_feature = "crt-static"
+))]
+mod libc_start;
 pub mod mem;
 pub mod mount;
 pub mod net;

@@ -1,7 +1,7 @@
 //! The runtime's own executable and descriptors, out of the container's reach.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -22,6 +22,7 @@ pub const TESTS: Tests = tests![
     from(binary_is_safe_from_a_replaced_binary),
     from(binary_is_safe_from_what_enters),
     binary_is_safe_while_a_container_waits,
+    stack_frames_have_a_canary,
     another_file_in_the_place_of_the_binary,
     waiting_init_is_out_of_reach,
     half_made_init_is_out_of_reach,
@@ -321,6 +322,35 @@ fn waiting_init_is_out_of_reach(way: Way) {
     });
     pod.create().ok();
     assert_eq!(b.inside(LOOK_AT_THE_RUNTIMES), "found\n", "a pod's");
+}
+
+/// The C library's start puts the kernel's random bytes where its functions look for them.
+fn stack_frames_have_a_canary(way: Way) {
+    let b = Bundle::new(way);
+    b.create().ok();
+    let pid = b.pid();
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap());
+    let auxv = fs::read(format!("/proc/{pid}/auxv")).unwrap();
+    let at_random = auxv
+        .chunks_exact(16)
+        .find(|entry| word(&entry[..8]) == libc::AT_RANDOM)
+        .unwrap();
+    let mut random = [0; 16];
+    memory
+        .read_exact_at(&mut random, word(&at_random[8..]))
+        .unwrap();
+    random[0] = 0; // ends a string
+
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let found = maps.lines().filter(|l| l.contains(" rw-p ")).any(|line| {
+        let (first, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+        let [first, end] = [first, end].map(|n| u64::from_str_radix(n, 16).unwrap());
+        let mut content = vec![0; (end - first) as usize];
+        memory.read_exact_at(&mut content, first).unwrap();
+        content.windows(16).step_by(8).any(|words| words == random)
+    });
+    assert!(found, "{maps}");
 }
 
 /// A container with a user namespace, and the bundle of another one in its pid namespace and that.
