@@ -18,7 +18,7 @@ use crate::sys::{fs, socket};
 use crate::zygote::caller::Caller;
 use crate::zygote::client::{self, Client};
 use crate::zygote::warm::{self, Answer, Order, Provision};
-use crate::zygote::wire::{self, Reply, Request};
+use crate::zygote::wire::{Reply, Request};
 use crate::{fault, hooks, log};
 
 /// How long its keeper may take to prepare a container that was promised.
@@ -189,7 +189,7 @@ fn promised(c: &Context, options: &cli::Run, asked: &Asked, waiting: Waiting) ->
     let sent = warm::send(client.fd(), &order, &streams);
     // Where that failed he has hung up already, and this says why.
     let patience = client::patience(c.zygote);
-    match client.answer(Instant::now() + patience, wire::MOST)?.0 {
+    match client.answer(Instant::now() + patience)?.0 {
         Reply::Done => {}
         Reply::Refused(why) => bail!("{why}"),
         _ => bail!("the zygote answered something else"),

@@ -16,7 +16,7 @@ use crate::zygote::Work;
 use crate::zygote::client::{self, LONG};
 use crate::zygote::daemon;
 use crate::zygote::warm::{self, Provision};
-use crate::zygote::wire::{self, Reply, Request};
+use crate::zygote::wire::{Reply, Request};
 use crate::{launch, notify};
 
 /// `zygote`.
@@ -177,7 +177,7 @@ fn ask_until(c: &Context, request: &Request, deadline: Option<Instant>) -> Resul
         warm::await_readable(client.fd(), None)?;
     }
     let deadline = deadline.unwrap_or_else(|| Instant::now() + LONG);
-    Ok(client.answer(deadline, wire::MOST)?.0)
+    Ok(client.answer(deadline)?.0)
 }
 
 fn done(reply: Reply) -> Result<()> {

@@ -135,6 +135,31 @@ pub fn receive_many(
     }
 }
 
+/// Receives a message of at most `most` bytes as [`receive_many`] does. There is as much room as it
+/// takes: to have more costs a page fault for each 4 KiB, to ask only a system call.
+pub fn receive_whole(
+    socket: impl AsFd,
+    most: usize,
+    fds: &mut [Option<OwnedFd>],
+) -> Result<Vec<u8>> {
+    let fd = socket.as_fd().as_raw_fd();
+    let flags = libc::MSG_PEEK | libc::MSG_TRUNC;
+    let once = || {
+        retry(|| {
+            // SAFETY: nothing is written where there is no room.
+            check(unsafe { libc::recv(fd, std::ptr::null_mut(), 0, flags) } as libc::c_long)
+        })
+    };
+    let length = match once() {
+        Err(Errno::ECONNRESET) => once()?, // as above
+        other => other?,
+    };
+    let mut bytes = vec![0; most.min(length as usize)];
+    let n = receive_many(socket, &mut bytes, fds)?;
+    bytes.truncate(n);
+    Ok(bytes)
+}
+
 /// Sends nothing any more; the other end sees that (shutdown(2), SHUT_WR).
 pub fn say_no_more(socket: impl AsFd) -> Result<()> {
     // SAFETY: no memory is involved.

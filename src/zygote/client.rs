@@ -76,22 +76,18 @@ impl Client {
         self.ask(&Request::Seen { seen, options })
     }
 
-    /// What is answered, until `deadline`, in at most `room` bytes; and the descriptors that come with it.
-    pub fn answer(&self, deadline: Instant, room: usize) -> Result<(Reply, Vec<OwnedFd>)> {
+    /// What is answered, until `deadline`, and the descriptors that come with it.
+    pub fn answer(&self, deadline: Instant) -> Result<(Reply, Vec<OwnedFd>)> {
         if !warm::await_readable(self.socket.as_fd(), Some(deadline))? {
             bail!("the zygote doesn't answer");
         }
-        let mut bytes = vec![0; room];
         let mut fds: [Option<OwnedFd>; socket::DESCRIPTORS] = [const { None }; _];
-        let n = socket::receive_many(&self.socket, &mut bytes, &mut fds)
+        let bytes = socket::receive_whole(&self.socket, wire::MOST, &mut fds)
             .map_err(|e| failed(e, "hear from the zygote"))?;
-        if n == 0 {
+        if bytes.is_empty() {
             bail!("the zygote has hung up");
         }
-        Ok((
-            wire::decode(&bytes[..n])?,
-            fds.into_iter().flatten().collect(),
-        ))
+        Ok((wire::decode(&bytes)?, fds.into_iter().flatten().collect()))
     }
 }
 
@@ -132,7 +128,7 @@ impl Asked {
     /// The kit; why there is none, otherwise.
     pub fn kit(self) -> Result<Kit> {
         let own = kit::maker()?;
-        let (reply, fds) = self.client.answer(self.until, 4 << 10)?;
+        let (reply, fds) = self.client.answer(self.until)?;
         let (kinds, maker, whole, exe) = match reply {
             Reply::Kit {
                 kinds,

@@ -439,14 +439,16 @@ impl Daemon<'_> {
 
     /// Takes one request; `None`: he has left.
     fn hear(&mut self, peer: &OwnedFd) -> Result<Option<Then>> {
-        let mut bytes = vec![0; wire::MOST];
         // No request comes with descriptors.
-        let n = match socket::receive_many(peer, &mut bytes, &mut []) {
-            Ok(0) | Err(Errno::ECONNRESET) => return Ok(None),
+        let bytes = match socket::receive_whole(peer, wire::MOST, &mut []) {
+            Err(Errno::ECONNRESET) => return Ok(None),
             Err(Errno::EAGAIN) => return Ok(Some(Then::Serve)),
             other => other.map_err(|e| failed(e, "receive"))?,
         };
-        let reply = match wire::decode(&bytes[..n])? {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let reply = match wire::decode(&bytes)? {
             Request::Kit { shape, wait } => {
                 fault::point("zygote:asked")?;
                 let now = Instant::now();

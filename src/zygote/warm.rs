@@ -157,15 +157,15 @@ pub fn receive<T: DeserializeOwned>(
     socket: impl AsFd,
     deadline: Option<Instant>,
 ) -> Result<Received<T>> {
-    let mut bytes = vec![0; MOST];
     let mut fds: [Option<OwnedFd>; 4] = [const { None }; 4];
     if !await_readable(socket.as_fd(), deadline)? {
         return Ok(None);
     }
-    match socket::receive_many(&socket, &mut bytes, &mut fds) {
-        Ok(0) | Err(Errno::ECONNRESET) => Ok(None),
-        Ok(n) => {
-            let message = decode(&bytes[..n])?;
+    match socket::receive_whole(&socket, MOST, &mut fds) {
+        Err(Errno::ECONNRESET) => Ok(None),
+        Ok(bytes) if bytes.is_empty() => Ok(None),
+        Ok(bytes) => {
+            let message = decode(&bytes)?;
             Ok(Some((message, fds.into_iter().flatten().collect())))
         }
         Err(errno) => Err(failed(errno, "receive")),
