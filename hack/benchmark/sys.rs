@@ -9,7 +9,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::ptr;
@@ -94,7 +94,7 @@ impl Stdio {
         let start = now_ns();
         let pid = match how {
             How::Spawn => self.spawn(&argv, &env, &self.null, &self.null)?,
-            How::Fork => self.fork(&argv, &env, None)?,
+            How::Fork => self.fork(&argv, &env)?,
         };
         let (status, usage) = wait(pid)?;
         Ok(exit(now_ns() - start, status, &usage))
@@ -104,14 +104,25 @@ impl Stdio {
     /// times are from that moment on.
     ///
     /// # Errors
-    /// The errno of a fork or a wait. Children that were made are killed by the caller's cleaning up.
+    /// The errno of a clone or a wait. Children that were made are killed by the caller's cleaning up.
     pub fn burst(&self, commands: &[&Command]) -> io::Result<Vec<Exit>> {
         self.errors.set_len(0)?;
         let (gate, opener) = pipe()?;
+        // Theirs until they have execed, so after an error they are nobody's any more.
+        let mut behind = ManuallyDrop::new(Vec::new());
         let mut waiting = Vec::new();
         for command in commands {
-            let (argv, env) = (pointers(&command.argv), pointers(&command.env));
-            let pid = self.fork(&argv, &env, Some((&gate, &opener)))?;
+            behind.push(Box::new(Behind {
+                argv: pointers(&command.argv),
+                env: pointers(&command.env),
+                streams: [self.null.as_raw_fd(), self.null.as_raw_fd(), self.errors.as_raw_fd()],
+                gate: gate.as_raw_fd(),
+                opener: opener.as_raw_fd(),
+                stack: vec![0; STACK],
+            }));
+        }
+        for child in behind.iter_mut() {
+            let pid = child.clone_vm()?;
             waiting.push((pid, pidfd_open(pid)?));
         }
         // Until the last of them stands there.
@@ -143,6 +154,7 @@ impl Stdio {
                 exits.push(exit(now - start, status, &usage));
             }
         }
+        drop(ManuallyDrop::into_inner(behind));
         Ok(exits)
     }
 
@@ -218,24 +230,11 @@ impl Stdio {
         }
     }
 
-    /// `gate`: a pipe's two ends. The child waits until nobody has the second one any more.
-    fn fork(
-        &self,
-        argv: &[*mut libc::c_char],
-        env: &[*mut libc::c_char],
-        gate: Option<(&OwnedFd, &OwnedFd)>,
-    ) -> io::Result<i32> {
-        // SAFETY: the child calls only async-signal-safe functions, on memory made before the fork;
-        // the descriptor that it closes is its own copy, which it never uses.
+    fn fork(&self, argv: &[*mut libc::c_char], env: &[*mut libc::c_char]) -> io::Result<i32> {
+        // SAFETY: the child calls only async-signal-safe functions, on memory made before the fork.
         unsafe {
             let pid = check(libc::fork())?;
             if pid == 0 {
-                if let Some((gate, opener)) = gate {
-                    libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-                    libc::close(opener.as_raw_fd());
-                    let mut byte = 0u8;
-                    libc::read(gate.as_raw_fd(), (&raw mut byte).cast(), 1);
-                }
                 libc::dup2(self.null.as_raw_fd(), 0);
                 libc::dup2(self.null.as_raw_fd(), 1);
                 libc::dup2(self.errors.as_raw_fd(), 2);
@@ -244,6 +243,57 @@ impl Stdio {
             }
             Ok(pid)
         }
+    }
+}
+
+/// A child's stack up to its exec, in bytes.
+const STACK: usize = 32 << 10;
+
+/// A child that waits behind a gate. It shares our memory: a copy of it would have to be thrown away
+/// by each of them within the time that is measured.
+struct Behind {
+    argv: Vec<*mut libc::c_char>,
+    env: Vec<*mut libc::c_char>,
+    streams: [i32; 3],
+    /// A pipe's two ends. The child waits until nobody has the second one any more.
+    gate: i32,
+    opener: i32,
+    stack: Vec<u8>,
+}
+
+impl Behind {
+    fn clone_vm(&mut self) -> io::Result<i32> {
+        let own = &raw mut *self;
+        // SAFETY: the stack is used by nobody else, and both it and `self` are kept until the child has
+        // execed; one past its last byte, at a multiple of 16, is where a stack begins.
+        unsafe {
+            let top = self.stack.as_mut_ptr().add(STACK);
+            let top = top.sub(top.addr() % 16);
+            let flags = libc::CLONE_VM | libc::SIGCHLD;
+            check(libc::clone(behind, top.cast(), flags, own.cast()))
+        }
+    }
+}
+
+/// What such a child does.
+extern "C" fn behind(child: *mut libc::c_void) -> i32 {
+    // SAFETY: `clone_vm` has given a `Behind`, which nobody changes. Only async-signal-safe functions
+    // are called; the descriptors are the child's own copies.
+    unsafe {
+        let child = &*child.cast::<Behind>();
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::close(child.opener);
+        let mut byte = 0u8;
+        libc::read(child.gate, (&raw mut byte).cast(), 1);
+        for (stream, fd) in (0..).zip(child.streams) {
+            libc::dup2(fd, stream);
+        }
+        libc::execve(
+            child.argv[0],
+            child.argv.as_ptr().cast(),
+            child.env.as_ptr().cast(),
+        );
+        libc::_exit(127);
     }
 }
 
