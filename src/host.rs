@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ pub struct Host {
     /// `/proc/self/setgroups` says `deny`: looked at only inside a user namespace.
     pub setgroups_denied: bool,
 }
+
+/// The inode of the initial user namespace (linux/nsfs.h, USER_NS_INIT_INO).
+const INITIAL: u64 = 0xefff_fffd;
 
 /// The map of the initial user namespace (user_namespaces(7)).
 const WHOLE: [&str; 3] = ["0", "0", "4294967295"];
@@ -60,8 +64,11 @@ impl Host {
     }
 }
 
-/// Whether the caller is in a user namespace other than the initial one.
+/// Whether the caller is in a user namespace other than the initial one, or one that maps all of it.
 pub fn in_user_namespace() -> bool {
+    if fs::metadata("/proc/self/ns/user").is_ok_and(|found| found.ino() == INITIAL) {
+        return false;
+    }
     // Without user namespaces in the kernel there is no such file.
     let map = read_short("/proc/self/uid_map");
     map.is_ok_and(|map| !String::from_utf8_lossy(&map).split_whitespace().eq(WHOLE))

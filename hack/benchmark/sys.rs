@@ -115,7 +115,11 @@ impl Stdio {
             behind.push(Box::new(Behind {
                 argv: pointers(&command.argv),
                 env: pointers(&command.env),
-                streams: [self.null.as_raw_fd(), self.null.as_raw_fd(), self.errors.as_raw_fd()],
+                streams: [
+                    self.null.as_raw_fd(),
+                    self.null.as_raw_fd(),
+                    self.errors.as_raw_fd(),
+                ],
                 gate: gate.as_raw_fd(),
                 opener: opener.as_raw_fd(),
                 stack: vec![0; STACK],

@@ -1,6 +1,6 @@
 //! Writing settings to a cgroup, its device filter included.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Result, anyhow, bail};
 use nix::errno::Errno;
@@ -12,12 +12,17 @@ use crate::sys::bpf;
 /// What bpftool shows as the name of the filter.
 const FILTER_NAME: &str = "runz_devices";
 
+/// Loads a device filter; each item of `program` is one `struct bpf_insn`.
+pub fn load_filter(program: &[u64]) -> Result<OwnedFd, Errno> {
+    bpf::load(program, FILTER_NAME)
+}
+
 impl Cgroup {
     /// Writes all settings, in their order, and attaches the device filter. The first failure
     /// ends it; what was written before stays, so a new cgroup is then to be discarded.
     pub fn apply(&self, settings: &Settings) -> Result<()> {
         self.apply_limits(settings)?;
-        self.apply_devices(settings)
+        self.apply_devices(settings, None)
     }
 
     /// The first half of [`apply`](Self::apply): what must be in force before a process of the
@@ -54,9 +59,11 @@ impl Cgroup {
     }
 
     /// The second half of [`apply`](Self::apply): only needed before the container's own code
-    /// runs, so it can be done while init is at work.
-    pub fn apply_devices(&self, settings: &Settings) -> Result<()> {
+    /// runs, so it can be done while init is at work. `loaded`: the device filter, by
+    /// [`load_filter`]; without one, or where it can't be attached, it's loaded here.
+    pub fn apply_devices(&self, settings: &Settings, loaded: Option<BorrowedFd>) -> Result<()> {
         match &settings.devices {
+            Some(_) if loaded.is_some_and(|it| self.attach_program(it).is_ok()) => Ok(()),
             Some(filter) => self.attach_devices(filter),
             None => Ok(()),
         }
@@ -64,7 +71,7 @@ impl Cgroup {
 
     /// Loads the device filter and attaches it, in place of the one that may be there.
     pub fn attach_devices(&self, filter: &Filter) -> Result<()> {
-        let attached = bpf::load(&filter.program, FILTER_NAME)
+        let attached = load_filter(&filter.program)
             .map_err(|errno| ("load", errno))
             .and_then(|program| self.attach_program(program.as_fd()));
         match attached {

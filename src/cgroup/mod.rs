@@ -27,6 +27,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{read, write};
 
+pub use apply::load_filter;
 pub use freeze::is_frozen;
 pub use hierarchy::Hierarchy;
 pub use remove::remove;

@@ -300,7 +300,8 @@ fn build(
                 if let Some(cgroup) = &cgroup {
                     // The device filter, too, takes its time to load, and is there before anything of
                     // the container runs.
-                    cgroup.apply_devices(&plan.resources)?;
+                    let loaded = kit.get().and_then(|kit| kit.devices.as_ref());
+                    cgroup.apply_devices(&plan.resources, loaded.map(|fd| fd.as_fd()))?;
                     cgroup.complete(&plan.resources)?;
                 }
                 if let Some(filter) = &plan.seccomp {
@@ -376,6 +377,7 @@ fn ask(
             client.ask(&Request::Kit {
                 shape: fit.shape.clone(),
                 wait: c.zygote == Prepared::Require,
+                devices: plan.resources.devices.as_ref().map(|f| f.program.clone()),
             })?;
         }
         let seen = seen();

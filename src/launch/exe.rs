@@ -28,12 +28,10 @@ pub struct Exe {
 }
 
 /// Opens it so. `None`: nobody in the container could write it anyway, because even we can't. `kept`:
-/// a read-only mount of its directory that somebody else keeps.
-pub fn protect(kept: Option<&OwnedFd>) -> Result<Option<Exe>> {
-    let path = fs::read_link("/proc/self/exe").context("readlink /proc/self/exe")?;
-    if let Some(mount) = kept
-        && let Ok(name) = c_string(path.file_name().unwrap_or_default())
-        && let Ok(file) = open(mount, &name)
+/// a read-only mount of its directory that somebody else keeps, and its name there.
+pub fn protect(kept: Option<(&OwnedFd, &CStr)>) -> Result<Option<Exe>> {
+    if let Some((mount, name)) = kept
+        && let Ok(file) = open(mount, name)
     {
         return Ok(Some(Exe {
             image: mem::image(),
@@ -41,6 +39,7 @@ pub fn protect(kept: Option<&OwnedFd>) -> Result<Option<Exe>> {
             mount: None,
         }));
     }
+    let path = fs::read_link("/proc/self/exe").context("readlink /proc/self/exe")?;
     match through_mount(&path) {
         Ok(exe) => Ok(Some(exe)),
         // Not root; or it was removed, or replaced, since we were started from it; or it's on a mount
@@ -144,9 +143,9 @@ const NAME: &CStr = c"runz";
 /// memfd_create(2): the longest name, in bytes.
 const LONGEST_NAME: usize = 249;
 
-/// The directory of the executable that this process is a sealed copy of, read-only, to be kept for
-/// others (see [`protect`]).
-pub fn directory() -> Result<OwnedFd> {
+/// The directory of the executable that this process is a sealed copy of, read-only, and its name there, to
+/// be kept for others (see [`protect`]).
+pub fn directory() -> Result<(OwnedFd, CString)> {
     let copy = fs::read_link("/proc/self/exe").context("readlink /proc/self/exe")?;
     let name = copy.as_os_str().as_bytes().strip_prefix(b"/memfd:");
     let name = name.and_then(|name| name.strip_suffix(b" (deleted)"));
@@ -155,10 +154,11 @@ pub fn directory() -> Result<OwnedFd> {
         bail!("{copy:?} is no copy that tells of what");
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let directory = c_string(directory.as_os_str());
-    directory
-        .and_then(|directory| readonly(&directory))
-        .map_err(|e| super::failed(e, format_args!("keep the directory of {path:?}")))
+    let open = || {
+        let name = c_string(path.file_name().ok_or(Errno::ENOENT)?)?;
+        Ok((readonly(&c_string(directory.as_os_str())?)?, name))
+    };
+    open().map_err(|e| super::failed(e, format_args!("keep the directory of {path:?}")))
 }
 
 /// A copy in memory that nobody can change (memfd_create(2)). Dear, about a millisecond and the size

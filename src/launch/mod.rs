@@ -17,7 +17,7 @@ mod parked;
 mod started;
 
 use std::cell::Cell;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -82,8 +82,8 @@ pub struct Request<'a> {
 pub struct Ahead<'a> {
     /// For init.
     pub kit: init::Kit<'a>,
-    /// A read-only mount of the executable's directory, that the zygote keeps.
-    pub exe: Option<&'a OwnedFd>,
+    /// A read-only mount of the executable's directory, that the zygote keeps, and its name there.
+    pub exe: Option<(&'a OwnedFd, &'a CStr)>,
 }
 
 /// Makes a container's init and serves it until only the start barrier and execve are left, or until

@@ -1,7 +1,7 @@
 //! Credentials and what else a process carries over execve(2): ids, capabilities, keyring,
 //! scheduling, memory policy, personality, seccomp.
 
-use super::{Result, check, check_fd, check_int};
+use super::{Errno, Result, check, check_fd, check_int};
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
@@ -55,6 +55,27 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
     let data = [half(0), half(32)];
     // SAFETY: version 3 takes two data structs; all outlive the call.
     check(unsafe { libc::syscall(libc::SYS_capset, &header, data.as_ptr()) }).map(drop)
+}
+
+/// Whether no LSM has a label for the calling process (lsm_get_self_attr(2), of Linux 6.8). `false`: one
+/// has, or the kernel can't tell.
+pub fn is_unlabelled() -> bool {
+    // linux/lsm.h
+    const LSM_ATTR_CURRENT: u32 = 100;
+    const SYS_LSM_GET_SELF_ATTR: libc::c_long = 459;
+    let mut size = 0u32;
+    // SAFETY: nothing is written but the size, which outlives the call.
+    let asked = check(unsafe {
+        let none = std::ptr::null_mut::<u8>();
+        libc::syscall(
+            SYS_LSM_GET_SELF_ATTR,
+            LSM_ATTR_CURRENT,
+            none,
+            &raw mut size,
+            0,
+        )
+    });
+    asked == Err(Errno::EOPNOTSUPP)
 }
 
 const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;

@@ -45,6 +45,14 @@ std::arch::global_asm!(
     ".size _dl_x86_features_tlsdesc_state_size, 8",
     "_dl_x86_features_tlsdesc_state_size: .quad 0",
     ".popsection",
+    // Where the program's libraries might be, for dlopen: glibc would look into /proc for that. -1 says
+    // that it isn't known (elf/dl-origin.c).
+    ".pushsection .text._dl_get_origin, \"ax\", @progbits",
+    ".weak _dl_get_origin",
+    ".type _dl_get_origin, @function",
+    "_dl_get_origin: mov rax, -1",
+    "ret",
+    ".popsection",
     begin = sym begin,
 );
 

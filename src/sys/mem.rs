@@ -35,7 +35,7 @@ pub fn image() -> Image {
         let first = libc::getauxval(libc::AT_PHDR) as *const libc::Elf64_Phdr;
         std::slice::from_raw_parts(first, libc::getauxval(libc::AT_PHNUM) as usize)
     };
-    let segments = headers
+    let mut segments: Vec<Segment> = headers
         .iter()
         .filter(|h| h.p_type == libc::PT_LOAD && h.p_filesz > 0)
         .map(|h| {
@@ -58,6 +58,13 @@ pub fn image() -> Image {
             }
         })
         .collect();
+    // What may be written is exchanged without the file: in one piece, where it follows each other.
+    segments.dedup_by(|next, before| {
+        let both = before.protection & next.protection & libc::PROT_WRITE != 0;
+        let one = both && before.start + before.length == next.start;
+        before.length += if one { next.length } else { 0 };
+        one
+    });
     Image { segments }
 }
 
@@ -107,7 +114,7 @@ pub fn run_from(image: &Image, exe: BorrowedFd) -> Result<()> {
         // exchanged for itself, in one step, even where this code lies in it.
         unsafe {
             if writable {
-                exchange_written(start, length, offset, fd)?;
+                unfile(start, length)?;
             } else {
                 let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
                 mapped(libc::mmap(
@@ -150,29 +157,20 @@ pub fn run_from(image: &Image, exe: BorrowedFd) -> Result<()> {
     .map(drop)
 }
 
-/// Maps a written segment anew, with the pages that differ from the file copied, beside the old one,
-/// and moves it there.
+/// Exchanges memory that was mapped from a file and may have been written for memory with the same
+/// content and no file: copied beside it, and moved there in one step.
 ///
 /// # Safety
-/// `[start, start + length)` is mapped privately from `fd` at `offset`, or from the same file.
-unsafe fn exchange_written(start: usize, length: usize, offset: i64, fd: i32) -> Result<()> {
+/// `[start, start + length)` is mapped.
+unsafe fn unfile(start: usize, length: usize) -> Result<()> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a new mapping, then page-wise copies inside both mappings, then one move onto the old.
+    // All at once: each page would be a fault.
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+    // SAFETY: a new mapping, a copy inside both mappings, then one move onto the old.
     unsafe {
-        let new = mapped(libc::mmap(
-            std::ptr::null_mut(),
-            length,
-            protection,
-            libc::MAP_PRIVATE,
-            fd,
-            offset,
-        ))?;
-        for page in (0..length).step_by(PAGE) {
-            let (from, to) = ((start + page) as *const u8, new.add(page));
-            if libc::memcmp(from.cast(), to.cast(), PAGE) != 0 {
-                libc::memcpy(to.cast(), from.cast(), PAGE);
-            }
-        }
+        let new = libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0);
+        let new = mapped(new)?;
+        libc::memcpy(new.cast(), start as _, length);
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         let moved = libc::mremap(new.cast(), length, length, flags, start as *mut u8);
         mapped(moved).map(drop)

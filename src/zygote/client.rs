@@ -1,6 +1,7 @@
 //! Whoever makes a container asks for a kit, and goes the cold way if there is none.
 
 use std::cell::Cell;
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -97,8 +98,10 @@ pub struct Kit {
     trees: Vec<Ready>,
     dev: bool,
     mask: Cell<Option<OwnedFd>>,
-    /// The directory of the zygote's executable, read-only.
-    exe: Option<OwnedFd>,
+    /// The directory of the zygote's executable, read-only, and its name.
+    exe: Option<(OwnedFd, CString)>,
+    /// The plan's device filter, loaded.
+    pub devices: Option<OwnedFd>,
 }
 
 impl Kit {
@@ -111,7 +114,7 @@ impl Kit {
                 dev: self.dev,
                 mask: &self.mask,
             },
-            exe: self.exe.as_ref(),
+            exe: self.exe.as_ref().map(|(fd, name)| (fd, name.as_c_str())),
         }
     }
 }
@@ -129,13 +132,14 @@ impl Asked {
     pub fn kit(self) -> Result<Kit> {
         let own = kit::maker()?;
         let (reply, fds) = self.client.answer(self.until)?;
-        let (kinds, maker, whole, exe) = match reply {
+        let (kinds, maker, whole, exe, devices) = match reply {
             Reply::Kit {
                 kinds,
                 maker,
                 whole,
                 exe,
-            } => (kinds, maker, whole, exe),
+                devices,
+            } => (kinds, maker, whole, exe, devices),
             Reply::Cold(why) => bail!("{}", why.words()),
             Reply::Refused(why) => bail!("the zygote refused: {why}"),
             _ => bail!("the zygote answered something else"),
@@ -151,7 +155,9 @@ impl Asked {
         let kinds: Vec<u64> = kinds.map(|(kind, _)| *kind).collect();
         let attached = |place: &Place| whole && matches!(place, Place::BelowDev(_));
         let with = shape.trees.iter().filter(|tree| !attached(&tree.place));
-        if fds.len() != kinds.len() + with.count() + usize::from(exe) {
+        if fds.len()
+            != kinds.len() + with.count() + usize::from(exe.is_some()) + usize::from(devices)
+        {
             bail!("the zygote sent {} descriptors", fds.len());
         }
         let mut fds = fds.into_iter().peekable();
@@ -177,7 +183,8 @@ impl Asked {
             trees,
             dev,
             mask: Cell::new(fds.next_if(|_| masks)),
-            exe: fds.next(),
+            exe: exe.and_then(|name| Some((fds.next()?, name))),
+            devices: fds.next(),
         })
     }
 }

@@ -449,7 +449,11 @@ impl Daemon<'_> {
             return Ok(None);
         }
         let reply = match wire::decode(&bytes)? {
-            Request::Kit { shape, wait } => {
+            Request::Kit {
+                shape,
+                wait,
+                devices,
+            } => {
                 fault::point("zygote:asked")?;
                 let now = Instant::now();
                 let kit = match self.pools.take(&shape, &self.config, now) {
@@ -463,18 +467,25 @@ impl Daemon<'_> {
                 match kit {
                     Ok(kit) => {
                         let exe = self.workshop.exe.as_ref();
+                        let filter = devices.as_deref().and_then(|p| self.workshop.filter(p));
+                        let unknown = devices.as_ref().filter(|_| filter.is_none()).cloned();
                         let reply = Reply::Kit {
                             kinds: kit.kinds,
-                            exe: exe.is_some(),
+                            exe: exe.map(|(_, name)| name.clone()),
+                            devices: filter.is_some(),
                             maker: self.workshop.maker.clone(),
                             whole: kit.whole,
                         };
-                        let fds = kit.descriptors.iter().chain(exe);
+                        let fds = kit.descriptors.iter().chain(exe.map(|(fd, _)| fd));
+                        let fds = fds.chain(filter);
                         let fds: Vec<_> = fds.map(|fd| fd.as_fd()).collect();
                         fault::point("zygote:taken")?;
                         // Sent or not: it's used once.
                         self.answer(peer, &reply, &fds)?;
                         fault::point("zygote:answered")?;
+                        if let Some(program) = unknown {
+                            self.workshop.load_filter(program);
+                        }
                         return Ok(Some(Then::Serve));
                     }
                     Err(why) => Reply::Cold(why),

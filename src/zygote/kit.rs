@@ -14,7 +14,6 @@ use libc::{CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS};
 use super::caller;
 use super::shape::{Place, Shape, Tree};
 use super::wire::Maker;
-use crate::fault;
 use crate::init;
 use crate::launch::{exe, failed};
 use crate::plan::{Dev, Node};
@@ -22,6 +21,7 @@ use crate::sys::fs::{self, CWD};
 use crate::sys::mount::{self, Attr};
 use crate::sys::process::{self, Clone};
 use crate::sys::{Errno, net, socket};
+use crate::{cgroup, fault};
 
 /// The kinds of namespaces in a kit, in the order of their descriptors, and their files in /proc/self.
 pub const ORDER: [(u64, &CStr); 4] = [
@@ -47,6 +47,9 @@ pub struct Kit {
     pub cost: Duration,
 }
 
+/// How many device filters are kept: containers of one machine differ in little but their names.
+const FILTERS: usize = 8;
+
 /// Makes kits.
 pub struct Workshop {
     /// /proc/self.
@@ -57,9 +60,12 @@ pub struct Workshop {
     /// The mount namespace to be copied; `None`: none can be made here, for the host's root is the
     /// kernel's first file system itself.
     bare: Option<OwnedFd>,
-    /// The directory of our executable, read-only. It's given along with each kit, and closed by all
+    /// The directory of our executable, read-only, and its name. It's given along with each kit, and closed by all
     /// who take it: to close it last would be to wait for an RCU grace period (see `launch::exe`).
-    pub exe: Option<OwnedFd>,
+    pub exe: Option<(OwnedFd, CString)>,
+    /// Device filters that were asked for, the latest last. Nobody can change one that is loaded, so all
+    /// containers that want the same have the same: to load it takes longer than to clone a process.
+    filters: Vec<(Vec<u64>, OwnedFd)>,
     /// A mount can be attached to one that is attached nowhere itself (Linux 6.15).
     nested: bool,
     /// What those who take a kit compare with what they are.
@@ -99,9 +105,26 @@ impl Workshop {
                 Err(_) => None,
             },
             exe: exe::directory().ok(),
+            filters: Vec::new(),
             nested: fault::point("kit:nested").is_ok(),
             maker: maker()?,
         })
+    }
+
+    /// The device filter with these instructions, if it was loaded before.
+    pub fn filter(&self, program: &[u64]) -> Option<&OwnedFd> {
+        let found = self.filters.iter().find(|(its, _)| its == program);
+        found.map(|(_, fd)| fd)
+    }
+
+    /// Loads a device filter for those who will ask for it. Where that fails they do it themselves.
+    pub fn load_filter(&mut self, program: Vec<u64>) {
+        if let Ok(fd) = cgroup::load_filter(&program) {
+            if self.filters.len() == FILTERS {
+                self.filters.remove(0);
+            }
+            self.filters.push((program, fd));
+        }
     }
 
     /// Makes a kit. Where it fails we are in our own namespaces again; if not even that works, there is
@@ -176,8 +199,8 @@ impl Workshop {
         let sent = shape.trees.iter().zip(trees);
         let sent = sent.filter(|(tree, _)| !(whole && matches!(tree.place, Place::BelowDev(_))));
         descriptors.extend(sent.map(|(_, fd)| fd));
-        // And the executable's directory.
-        if descriptors.len() >= socket::DESCRIPTORS {
+        // And the executable's directory, and the device filter.
+        if descriptors.len() + 2 > socket::DESCRIPTORS {
             bail!("a kit of {} descriptors", descriptors.len());
         }
         Ok((descriptors, whole))

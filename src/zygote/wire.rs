@@ -11,6 +11,8 @@
 //! Descriptors come by SCM_RIGHTS. Whoever receives something else says so and hangs up: it's another
 //! version, which is answered by going the cold way.
 
+use std::ffi::CString;
+
 use anyhow::{Result, bail, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,7 @@ use super::status::Status;
 use super::warm::Provision;
 
 /// Changes with every change of a message, of [`Shape`] or of what the descriptors are.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The longest message, in bytes.
 pub const MOST: usize = 64 << 10;
@@ -38,6 +40,8 @@ pub enum Request {
         shape: Shape,
         /// Make one if there is none: `--zygote require`.
         wait: bool,
+        /// The device filter that the container will have; each item is one `struct bpf_insn`.
+        devices: Option<Vec<u64>>,
     },
     /// A config was seen for which there is no plan. Not answered.
     Seen {
@@ -70,7 +74,7 @@ pub enum Request {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
     /// A kit. With it come the descriptors of its namespaces in the order of [`super::kit::ORDER`],
-    /// those of its trees, and one of the directory of the executable.
+    /// those of its trees, one of the directory of the executable, and one of the device filter.
     Kit {
         /// CLONE_NEW* of its namespaces: those of the shape that can be made here.
         kinds: u64,
@@ -78,8 +82,10 @@ pub enum Reply {
         maker: Maker,
         /// The trees below /dev are in it already, and have no descriptors.
         whole: bool,
-        /// The directory of the executable is there.
-        exe: bool,
+        /// The directory of the executable is there, in which it has this name.
+        exe: Option<CString>,
+        /// The device filter that was asked for is there.
+        devices: bool,
     },
     /// There is none: go the cold way.
     Cold(Cold),

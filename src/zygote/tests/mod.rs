@@ -13,6 +13,7 @@ fn requests() -> Vec<Request> {
         Request::Kit {
             shape: shapes::fit(shapes::SPEC, |_| {}).unwrap().shape,
             wait: true,
+            devices: Some(vec![0x95, u64::MAX]),
         },
         Request::Warm { pool: "p".into() },
         Request::Drop {
@@ -46,7 +47,8 @@ fn messages_come_as_they_went() {
             kinds: shapes::ALL,
             maker,
             whole: true,
-            exe: false,
+            exe: Some(c"runz".into()),
+            devices: true,
         },
         Reply::Cold(Cold::Broken),
         Reply::Status(Box::new(status)),
