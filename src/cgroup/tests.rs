@@ -358,6 +358,31 @@ fn a_device_filter_bites_and_is_replaced() {
 }
 
 #[test]
+fn a_loaded_device_filter_serves_many() {
+    use crate::sys::bpf;
+    let Some(hierarchy) = host() else { return };
+    let devices = filter("[]", Purpose::Create);
+    let loaded = load_filter(&devices.program).unwrap();
+    let settings = Settings {
+        devices: Some(devices),
+        ..Settings::default()
+    };
+    let cgroups = ["loaded1", "loaded2", "loaded3"].map(|name| Real::new(&hierarchy, name));
+    let null = std::fs::File::open("/dev/null").unwrap();
+    // The last one can't be attached.
+    for (real, with) in cgroups
+        .iter()
+        .zip([loaded.as_fd(), loaded.as_fd(), null.as_fd()])
+    {
+        real.0.apply_devices(&settings, Some(with)).unwrap();
+        assert!(!can_read(&real.0, "/dev/zero"));
+        assert!(can_read(&real.0, "/dev/null"));
+    }
+    let [first, second, own] = cgroups.map(|real| bpf::attached(real.0.dir()).unwrap());
+    assert!(first.len() == 1 && first == second && own.len() == 1 && own != first);
+}
+
+#[test]
 fn the_kernel_takes_every_kind_of_rule() {
     let Some(hierarchy) = host() else { return };
     let real = Real::new(&hierarchy, "rules");

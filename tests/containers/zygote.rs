@@ -28,6 +28,7 @@ pub const TESTS: Tests = tests![
     pool_is_empty,
     caps,
     shapes_come_and_go,
+    device_filters,
     other_user,
     other_version,
     hostile_messages,
@@ -222,6 +223,48 @@ fn shapes_come_and_go(way: Way) {
         assert_eq!(pools, Some(size.min(2)));
     }
     serves(&b);
+}
+
+/// A device filter is loaded once for all containers with the same rules, of whatever shape, and never
+/// for others'.
+fn device_filters(way: Way) {
+    let mut b = configured(way, "first = 2\n");
+    let loaded = |b: &Bundle| {
+        let open = fs::read_dir(format!("/proc/{}/fd", daemon(b).pid())).unwrap();
+        let names = open.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+        names
+            .filter(|name| name.ends_with("anon_inode:bpf-prog"))
+            .count()
+    };
+    b = b.script("head -c 1 /dev/zero >/dev/null 2>&1 && echo zeroes || echo none");
+    let rules = |b: &mut Bundle, access: &str| {
+        b.change(|spec| {
+            // Named here, it's no longer allowed by itself.
+            spec["linux"]["devices"] =
+                json!([{"path": "/dev/zero", "type": "c", "major": 1, "minor": 5}]);
+            spec["linux"]["resources"]["devices"] =
+                json!([{"allow": true, "type": "c", "major": 1, "minor": 5, "access": access}]);
+        })
+    };
+    let run = |b: &Bundle| b.make("run", &[]).env("RUNZ_ZYGOTE", "require").run().ok();
+    for (before, after) in [(0, 2), (2, 2), (2, 2)] {
+        assert_eq!(loaded(&b), before);
+        for (access, found) in [("r", "zeroes\n"), ("w", "none\n")] {
+            rules(&mut b, access);
+            assert_eq!(run(&b), found);
+        }
+        wait_for("filters", || (loaded(&b) == after).then_some(()));
+    }
+    b.change(|spec| {
+        spec["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}, {"type": "uts"}])
+    });
+    assert_eq!((run(&b).as_str(), loaded(&b)), ("none\n", 2));
+    // No more than so many are kept.
+    for minor in 0..12 {
+        b.change(|spec| spec["linux"]["resources"]["devices"][0]["minor"] = json!(minor));
+        assert_eq!(run(&b), "none\n");
+    }
+    wait_for("the last filters", || (loaded(&b) == 8).then_some(()));
 }
 
 fn other_user(way: Way) {
