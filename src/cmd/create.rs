@@ -10,6 +10,7 @@ use super::{Context, record};
 use crate::cgroup::Cgroup;
 use crate::cli::Prepared;
 use crate::decided::{self, Decided};
+use crate::init::message::{COMMITTED, GO};
 use crate::launch::{self, Started, failed};
 use crate::plan::{Options, Plan};
 use crate::store::{self, Container, Record};
@@ -117,12 +118,16 @@ pub fn make(
     }
     check_rootfs(plan)?;
     // Nobody has anything to do between the Record and the program.
-    let go = matches!(kind, Kind::RunDetached | Kind::RunForeground)
-        && !terminal
+    let at_once = !terminal
         && notify.is_none()
         && changes.is_none()
         && options.pid_file.is_none()
         && options.pidfd_socket.is_none();
+    let word = match kind {
+        Kind::Create => Some(COMMITTED),
+        Kind::RunDetached | Kind::RunForeground if at_once => Some(GO),
+        _ => None,
+    };
 
     c.trace.begin("ask for a kit");
     let asked = match connect(c)? {
@@ -149,7 +154,7 @@ pub fn make(
         &directory,
         notify,
         asked,
-        go,
+        word,
     );
     match result {
         Ok((started, record, cgroup, console)) => Ok(Made {
@@ -227,7 +232,7 @@ fn build(
     bundle: &Path,
     notify: Option<std::ffi::OsString>,
     asked: Option<client::Asked>,
-    go: bool,
+    word: Option<u8>,
 ) -> Result<Built> {
     let Decided {
         plan, annotations, ..
@@ -315,7 +320,7 @@ fn build(
                 container.commit()?;
                 fault::point("create:committed")
             },
-            go,
+            word,
             park: kind == Kind::Parked,
             trace: c.trace,
         })?;

@@ -17,7 +17,7 @@
 //!        │  ◀────────────────────── Listener   │   only with a seccomp filter that notifies
 //!        │  ◀───────────────────────── Ready   │   nothing is left but to wait and execve
 //!        │  ── COMMITTED (wait for start) ──▶  │   after the Record is on disk
-//!        │  ── or GO (run, exec) ───────────▶  │   even before Ready, if nothing is to be done then
+//!        │  ── or GO (run, exec) ───────────▶  │   either even before Ready, if nothing is to be done then
 //!        │  ◀── Failed, at any point, or EOF   │
 //! ```
 //!

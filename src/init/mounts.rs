@@ -81,17 +81,18 @@ fn one(c: &Context, root: BorrowedFd, i: usize, m: &Mount) -> Result<(), Fail> {
                 Some(Ready::Tree(tree)) => tree.take(),
                 _ => None,
             };
-            let there = path::open(root, &m.destination);
-            // Only what the root file system has, not what is made here.
-            let inherit = fstype == b"tmpfs" && there.is_ok();
-            let target = match there {
-                _ if fstype == b"proc" || fstype == b"sysfs" => {
-                    ordinary_directory(root, &m.destination)?
-                }
-                Err(Errno::ENOENT) => path::open_or_make(root, &m.destination, true)
-                    .map_err(fail(MountStep::MakeTarget))?,
-                other => other.map_err(fail(MountStep::MakeTarget))?,
+            let (target, there) = match fstype {
+                b"proc" | b"sysfs" => (ordinary_directory(root, &m.destination)?, true),
+                _ => match path::open(root, &m.destination) {
+                    Err(Errno::ENOENT) => {
+                        let made = path::open_or_make(root, &m.destination, true);
+                        (made.map_err(fail(MountStep::MakeTarget))?, false)
+                    }
+                    found => (found.map_err(fail(MountStep::MakeTarget))?, true),
+                },
             };
+            // Only what the root file system has, not what is made here.
+            let inherit = fstype == b"tmpfs" && there;
             if let Some((data, flags)) = legacy {
                 only_proc_over_proc(m, None, &target)?;
                 return by_mount(root, m, name, source, data, *flags, &target);

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use super::started::set_oom_score_adj;
 use super::{Started, exe, explain, failed};
 use crate::cgroup::Cgroup;
-use crate::init::message::{Fail, Message};
+use crate::init::message::{Fail, GO, Message};
 use crate::plan::Process;
 use crate::sys::process::{self, Clone};
 use crate::sys::{self, socket};
@@ -136,7 +136,7 @@ fn serve_entry(started: &mut Started, request: &EntryRequest) -> Result<()> {
                 request.trace.child(pid, Vec::new);
                 if request.go {
                     settings(started.pid, p)?;
-                    started.go_when_ready(Some(p), request.seccomp)?;
+                    started.tell_early(GO, Some(p), request.seccomp)?;
                 }
             }
             Message::Ready { machine } => {

@@ -69,8 +69,8 @@ pub struct Request<'a> {
     pub meanwhile: &'a mut dyn FnMut(i32) -> Result<()>,
     /// Done when the container has a root that is its own: whoever finds it may enter it.
     pub rooted: &'a dyn Fn() -> Result<()>,
-    /// After that nothing is left to do until the program runs.
-    pub go: bool,
+    /// What it's told then, if it need not wait until it's ready.
+    pub word: Option<u8>,
     /// It's a warm container: serve init until it's parked. See [`resume`].
     pub park: bool,
     /// Where the times go.
@@ -285,7 +285,7 @@ fn serve(
         hooks,
         state,
         rooted,
-        go,
+        word,
         ..
     } = request;
     let explained = |fail: &Fail| {
@@ -325,8 +325,8 @@ fn serve(
             Message::Rooted => {
                 request.trace.begin("commit");
                 rooted()?;
-                if go {
-                    started.go_when_ready(plan.process.as_ref(), plan.seccomp.as_ref())?;
+                if let Some(word) = word {
+                    started.tell_early(word, plan.process.as_ref(), plan.seccomp.as_ref())?;
                 }
                 request.trace.begin("wait for init");
             }

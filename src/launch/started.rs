@@ -28,7 +28,7 @@ pub struct Started {
     pub(super) hooks: Option<HookFiles>,
     /// It has its harmless limits.
     pub(super) limited: bool,
-    /// It was told to go.
+    /// It was told to go on.
     pub(super) told: bool,
     /// The executable's mount, if the child should not be the last to close it: that takes a wait for
     /// an RCU grace period.
@@ -63,7 +63,10 @@ impl Started {
 
     /// The container exists: wait at the start barrier.
     pub fn committed(&self) -> Result<()> {
-        self.tell(COMMITTED)
+        match self.told {
+            true => Ok(()),
+            false => self.tell(COMMITTED),
+        }
     }
 
     /// Execute the program now. Returns when it runs, with what stopped it otherwise.
@@ -139,15 +142,16 @@ impl Started {
         self.limit(p, |limit| !self.limited || !limit.is_harmless())
     }
 
-    /// Tells it to go as soon as it's ready, where that need not be waited for: what there would be to
-    /// do then is done now.
-    pub(super) fn go_when_ready(
+    /// Tells it what it would be told when it's ready, where that need not be waited for: what there would
+    /// be to do then is done now. It need not be woken for it then.
+    pub(super) fn tell_early(
         &mut self,
+        word: u8,
         p: Option<&Process>,
         seccomp: Option<&seccomp::Program>,
     ) -> Result<()> {
         if self.let_go(p, seccomp)?.is_some() {
-            self.tell(GO)?;
+            self.tell(word)?;
             self.told = true;
         }
         Ok(())
