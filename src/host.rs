@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -29,8 +28,8 @@ pub struct Host {
     pub setgroups_denied: bool,
 }
 
-/// The inode of the initial user namespace (linux/nsfs.h, USER_NS_INIT_INO).
-const INITIAL: u64 = 0xefff_fffd;
+/// The initial user namespace, as links of /proc name it (linux/nsfs.h, USER_NS_INIT_INO).
+const INITIAL: &str = "user:[4026531837]";
 
 /// The map of the initial user namespace (user_namespaces(7)).
 const WHOLE: [&str; 3] = ["0", "0", "4294967295"];
@@ -66,7 +65,7 @@ impl Host {
 
 /// Whether the caller is in a user namespace other than the initial one, or one that maps all of it.
 pub fn in_user_namespace() -> bool {
-    if fs::metadata("/proc/self/ns/user").is_ok_and(|found| found.ino() == INITIAL) {
+    if fs::read_link("/proc/self/ns/user").is_ok_and(|link| link.as_os_str() == INITIAL) {
         return false;
     }
     // Without user namespaces in the kernel there is no such file.

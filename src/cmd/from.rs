@@ -1,11 +1,12 @@
 //! `run --from`: a warm container of a pool is handed over. Where there is none, the caller makes one
 //! of the pool's bundle.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::{Context, create, delete};
 use crate::bundle::Changes;
@@ -229,7 +230,7 @@ impl Warm {
         c.trace.begin("settle");
         let adopted = self.adopt(c, options);
         let (container, record) = adopted.map_err(|error| self.abandon(c, None, error))?;
-        let begun = self.begin(c, options);
+        let begun = self.begin(c, options, &record);
         let console = begun.map_err(|error| self.abandon(c, Some(&record), error))?;
         c.trace.begin("poststart");
         let state = record.spec_state("running", self.pid);
@@ -249,6 +250,7 @@ impl Warm {
         };
         c.trace.begin("wait");
         let early = std::mem::take(&mut self.early);
+        let failed = Cell::new(None);
         let exit = || match warm::receive::<Answer>(&self.connection, None) {
             Ok(Some((
                 Answer::Ended {
@@ -258,6 +260,10 @@ impl Warm {
                 _,
             ))) => Ok(Exit::Signal(number)),
             Ok(Some((Answer::Ended { number, .. }, _))) => Ok(Exit::Code(number)),
+            Ok(Some((Answer::Failed(why), _))) => {
+                failed.set(Some(why));
+                bail!("it couldn't be started")
+            }
             _ => bail!("the container's keeper is gone, and its exit status with it"),
         };
         let target = Target {
@@ -267,6 +273,9 @@ impl Warm {
             exit: &exit,
         };
         let exit = foreground::wait_for(&target, console, early, signals, None);
+        if let Some(why) = failed.take() {
+            return Err(self.abandon(c, Some(&record), anyhow!(why)));
+        }
         if exit.is_err() {
             self.kill();
         }
@@ -294,8 +303,14 @@ impl Warm {
         store::adopt(&c.root, &from.join(&self.directory), &create.id)
     }
 
-    /// Everything up to a running program. The terminal's master is ours where nobody else took it.
-    fn begin(&mut self, c: &Context, options: &cli::Run) -> Result<Option<OwnedFd>> {
+    /// Everything up to a running program, or one that will be heard of when it has ended. The terminal's
+    /// master is ours where nobody else took it.
+    fn begin(
+        &mut self,
+        c: &Context,
+        options: &cli::Run,
+        record: &Record,
+    ) -> Result<Option<OwnedFd>> {
         fault::point("from:adopted")?;
         let create = &options.create;
         let socket = &create.console_socket;
@@ -318,6 +333,9 @@ impl Warm {
         }
         socket::send(&self.connection, warm::GO, None)
             .map_err(|e| failed(e, "tell its keeper to go on"))?;
+        if !warm::is_told(!options.detach, record) {
+            return Ok(console);
+        }
         match warm::receive::<Answer>(&self.connection, None)? {
             Some((Answer::Running, _)) => Ok(console),
             Some((Answer::Failed(why), _)) => bail!("{why}"),

@@ -367,7 +367,14 @@ impl Warm {
         if let Err(error) = gone {
             return self.give_up(c, &connection, &error);
         }
-        if let Err(gone) = warm::send(&connection, &Answer::Running, &[]) {
+        let told = match warm::is_told(order.foreground, &self.made.record) {
+            true => warm::send(&connection, &Answer::Running, &[]),
+            false if foreground::ready(connection.as_fd(), PollFlags::POLLIN) => {
+                Err(anyhow!("its caller has given up"))
+            }
+            false => Ok(()),
+        };
+        if let Err(gone) = told {
             return self.give_up(c, &connection, &gone);
         }
         fault::point("keep:running")?;

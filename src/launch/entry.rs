@@ -97,7 +97,7 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
         console: None,
         hooks: None,
         limited: false,
-        told: false,
+        told: None,
         exe: Cell::new(exe),
     };
     match serve_entry(&mut started, request) {
@@ -140,7 +140,7 @@ fn serve_entry(started: &mut Started, request: &EntryRequest) -> Result<()> {
                 }
             }
             Message::Ready { machine } => {
-                if !started.told {
+                if started.told.is_none() {
                     settings(started.pid, p)?;
                 }
                 return started.ready(Some(p), machine);

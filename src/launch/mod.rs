@@ -220,7 +220,7 @@ pub fn container(request: Request) -> Result<Started> {
         console: None,
         hooks: None,
         limited: false,
-        told: false,
+        told: None,
         exe: Cell::new(None),
     };
     let served = send_network(&started, by_us != 0, &request)

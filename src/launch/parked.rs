@@ -45,7 +45,7 @@ pub fn resume(
     plan: &Plan,
     state: &dyn Fn(&str, i32) -> Vec<u8>,
 ) -> Result<()> {
-    started.told = gone;
+    started.told = gone.then_some(GO);
     let explained = |fail: &Fail| {
         let why = explain::container(fail, plan, &String::new);
         format!("error during container init: {why}")

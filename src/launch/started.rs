@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::inside::HookFiles;
 use super::{exe, explain, failed};
@@ -13,6 +14,20 @@ use crate::plan::{Process, Rlimit};
 use crate::seccomp;
 use crate::sys::process::{self, Exit};
 use crate::sys::{Errno, cred, socket};
+
+/// Waits until the other end is closed. What is to be received wakes nobody who asks for nothing else.
+fn await_hangup(channel: BorrowedFd) -> Result<()> {
+    loop {
+        match poll(
+            &mut [PollFd::new(channel, PollFlags::empty())],
+            PollTimeout::NONE,
+        ) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(failed(errno, "poll")),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
 
 /// A child that was made and lives: a container's init, or a process in a container.
 pub struct Started {
@@ -28,8 +43,8 @@ pub struct Started {
     pub(super) hooks: Option<HookFiles>,
     /// It has its harmless limits.
     pub(super) limited: bool,
-    /// It was told to go on.
-    pub(super) told: bool,
+    /// What it was told before it was ready.
+    pub(super) told: Option<u8>,
     /// The executable's mount, if the child should not be the last to close it: that takes a wait for
     /// an RCU grace period.
     pub(super) exe: Cell<Option<exe::Exe>>,
@@ -64,14 +79,14 @@ impl Started {
     /// The container exists: wait at the start barrier.
     pub fn committed(&self) -> Result<()> {
         match self.told {
-            true => Ok(()),
-            false => self.tell(COMMITTED),
+            Some(_) => Ok(()),
+            None => self.tell(COMMITTED),
         }
     }
 
     /// Execute the program now. Returns when it runs, with what stopped it otherwise.
     pub fn go(&self, explained: &dyn Fn(&Fail) -> String) -> Result<()> {
-        if !self.told {
+        if self.told.is_none() {
             self.tell(GO)?;
         }
         drop(self.exe.take());
@@ -89,6 +104,10 @@ impl Started {
 
     pub(super) fn next(&mut self, explained: &dyn Fn(&Fail) -> String) -> Result<Message> {
         let mut bytes = [0; message::SIZE];
+        if self.told == Some(GO) {
+            // Whatever it says, it then closes its end: to be woken once is enough.
+            await_hangup(self.channel.as_fd())?;
+        }
         loop {
             let (n, fd) = match socket::receive(&self.channel, &mut bytes) {
                 // It left with something of ours unread. The error comes first, and once; its own last
@@ -152,7 +171,7 @@ impl Started {
     ) -> Result<()> {
         if self.let_go(p, seccomp)?.is_some() {
             self.tell(word)?;
-            self.told = true;
+            self.told = Some(word);
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use crate::init::park::Carried;
 use crate::launch::failed;
 use crate::plan::{Plan, Scheduler, text};
 use crate::sys::cred::NODE_WORDS;
-use crate::sys::{cred, process};
+use crate::sys::{cred, fs, process};
 
 /// RLIMIT_NLIMITS (asm-generic/resource.h).
 const LIMITS: u32 = 16;
@@ -29,25 +29,25 @@ const LIMITS: u32 = 16;
 const RESET_ON_FORK: u64 = 1;
 
 /// Namespaces, by their names in /proc/PID/ns.
-const NAMESPACES: [(&str, i32); 10] = [
-    ("mnt", libc::CLONE_NEWNS),
-    ("user", libc::CLONE_NEWUSER),
-    ("pid", libc::CLONE_NEWPID),
-    ("net", libc::CLONE_NEWNET),
-    ("ipc", libc::CLONE_NEWIPC),
-    ("uts", libc::CLONE_NEWUTS),
-    ("cgroup", libc::CLONE_NEWCGROUP),
-    ("time", libc::CLONE_NEWTIME),
+const NAMESPACES: [(&CStr, i32); 10] = [
+    (c"mnt", libc::CLONE_NEWNS),
+    (c"user", libc::CLONE_NEWUSER),
+    (c"pid", libc::CLONE_NEWPID),
+    (c"net", libc::CLONE_NEWNET),
+    (c"ipc", libc::CLONE_NEWIPC),
+    (c"uts", libc::CLONE_NEWUTS),
+    (c"cgroup", libc::CLONE_NEWCGROUP),
+    (c"time", libc::CLONE_NEWTIME),
     // Those of children, which need not be one's own (pid_namespaces(7)).
-    ("pid_for_children", libc::CLONE_NEWPID),
-    ("time_for_children", libc::CLONE_NEWTIME),
+    (c"pid_for_children", libc::CLONE_NEWPID),
+    (c"time_for_children", libc::CLONE_NEWTIME),
 ];
 
 /// What a process has that its children inherit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Caller {
-    /// Device and inode of each of [`NAMESPACES`].
-    namespaces: Vec<(u64, u64)>,
+    /// The inode of each of [`NAMESPACES`].
+    namespaces: Vec<u64>,
     /// Device and inode of `/`.
     root: (u64, u64),
     /// /proc/self/attr/current; empty without an LSM.
@@ -108,8 +108,24 @@ fn read(path: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
+/// The inodes of namespaces of this process, by their names in /proc/self/ns; 0 where a kernel hasn't the
+/// kind. As the links say: to follow one is to open the namespace, which takes three times as long.
+pub fn namespaces<const N: usize>(names: [&CStr; N]) -> Result<[u64; N]> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let directory = fs::open(fs::CWD, c"/proc/self/ns", flags, 0)
+        .map_err(|e| failed(e, "open /proc/self/ns"))?;
+    let inode = |name: &CStr| {
+        let mut link = [0; 64];
+        // `net:[4026531833]`
+        let link = fs::readlink(&directory, name, &mut link).ok()?;
+        let digits = link.strip_suffix(b"]")?.rsplit(|b| *b == b'[').next()?;
+        std::str::from_utf8(digits).ok()?.parse().ok()
+    };
+    Ok(names.map(|name| inode(name).unwrap_or(0)))
+}
+
 /// Device and inode of what is there.
-pub fn inode(path: &str) -> Result<(u64, u64)> {
+fn inode(path: &str) -> Result<(u64, u64)> {
     let found = std::fs::metadata(path).with_context(|| format!("stat {path}"))?;
     Ok((found.dev(), found.ino()))
 }
@@ -131,10 +147,6 @@ impl Caller {
             found.unwrap_or_default().trim().to_owned()
         };
         let mask = |name: &str| u64::from_str_radix(&line(name), 16).unwrap_or(0);
-        let namespaces = NAMESPACES.iter();
-        // Kernels without one of the kinds have no such file.
-        let namespaces =
-            namespaces.map(|(name, _)| inode(&format!("/proc/self/ns/{name}")).unwrap_or_default());
         let mut limits = Vec::new();
         for resource in 0..LIMITS {
             limits.push(process::rlimit(resource).map_err(|e| failed(e, "prlimit"))?);
@@ -142,7 +154,7 @@ impl Caller {
         let dump = read("/proc/self/coredump_filter").unwrap_or_default();
         let s = cred::sched_getattr().map_err(|e| failed(e, "sched_getattr"))?;
         Ok(Caller {
-            namespaces: namespaces.collect(),
+            namespaces: namespaces(NAMESPACES.map(|(name, _)| name))?.to_vec(),
             root: inode("/")?,
             label: label(),
             privileges: PRIVILEGES.iter().map(|name| line(name)).collect(),
@@ -177,6 +189,7 @@ impl Caller {
         {
             let new = plan.namespaces.new & *kind as u64 != 0 && always & kind == 0;
             if !new && his != ours {
+                let name = name.to_string_lossy();
                 bail!("the zygote is in another {name} namespace");
             }
         }

@@ -74,9 +74,10 @@ pub struct Workshop {
 
 /// Who we are, as far as it matters for kits.
 pub fn maker() -> Result<Maker> {
+    let [user, network] = caller::namespaces([c"user", c"net"])?;
     Ok(Maker {
-        user: caller::inode("/proc/self/ns/user")?,
-        network: caller::inode("/proc/self/ns/net")?,
+        user,
+        network,
         label: caller::label(),
     })
 }

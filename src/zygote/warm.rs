@@ -13,7 +13,7 @@
 //!                              │                                  │   there is no cold way
 //!        init ◀── GO ──────────│───────────────────────────────── │   where nothing speaks against it
 //!                              │ ◀── Go ───────────────────────── │
-//!                              │ ── Running, or Failed ─────────▶ │
+//!                              │ ── Running, or Failed ─────────▶ │   the former only to who waits for it
 //!                              │ ── Ended ──────────────────────▶ │   in the foreground
 //! ```
 //!
@@ -33,6 +33,7 @@ use super::caller::Caller;
 use super::memory::Taken;
 use crate::bundle::Changes;
 use crate::launch::failed;
+use crate::store::Record;
 use crate::sys::{Errno, socket};
 
 /// How far a warm container is made.
@@ -118,6 +119,12 @@ pub enum Answer {
         /// The status, or the signal's number.
         number: i32,
     },
+}
+
+/// Whether its caller is told when it runs: who waits for its end, and has no hooks to run before, would
+/// be woken for nothing.
+pub fn is_told(foreground: bool, record: &Record) -> bool {
+    !foreground || !record.runz.poststart.is_empty()
 }
 
 /// The caller's word that it may go.

@@ -100,11 +100,11 @@ pub enum Reply {
 /// What a kit's maker has in common with whoever takes it, or else the kit isn't for him.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Maker {
-    /// Device and inode of the user namespace, which owns the kit's namespaces.
-    pub user: (u64, u64),
-    /// Device and inode of the network namespace, of which a new one may inherit settings
+    /// The inode of the user namespace, which owns the kit's namespaces.
+    pub user: u64,
+    /// The inode of the network namespace, of which a new one may inherit settings
     /// (net.core.devconf_inherit_init_net).
-    pub network: (u64, u64),
+    pub network: u64,
     /// /proc/self/attr/current: an LSM may label files by who made them. Empty without an LSM.
     pub label: Vec<u8>,
 }

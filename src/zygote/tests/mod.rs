@@ -38,8 +38,8 @@ fn messages_come_as_they_went() {
         ..Status::default()
     };
     let maker = Maker {
-        user: (1, 2),
-        network: (3, u64::MAX),
+        user: 1,
+        network: u64::MAX,
         label: b"label\n\0".to_vec(),
     };
     for reply in [
