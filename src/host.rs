@@ -63,7 +63,8 @@ impl Host {
     }
 }
 
-/// Whether the caller is in a user namespace other than the initial one, or one that maps all of it.
+/// Whether the caller is in a user namespace other than the initial one. One that maps all ids as that
+/// does counts for it, as in runc.
 pub fn in_user_namespace() -> bool {
     if fs::read_link("/proc/self/ns/user").is_ok_and(|link| link.as_os_str() == INITIAL) {
         return false;
