@@ -90,6 +90,14 @@ pub struct Cell {
 }
 
 impl Cell {
+    /// Takes in what was measured later.
+    fn extend(&mut self, later: Cell) {
+        self.samples.extend(later.samples);
+        self.cpu.extend(later.cpu);
+        self.failures += later.failures;
+        self.failed = self.failed.take().or(later.failed);
+    }
+
     /// It wasn't to be measured.
     pub fn is_absent(&self) -> bool {
         self.samples.is_empty() && self.failed.is_none()
@@ -110,6 +118,8 @@ pub struct Effort {
     pub slice: Duration,
 }
 
+/// How often the growth scenes and the plain host take turns.
+const TURNS: usize = 3;
 /// Mounts that the scene `Mounts` adds.
 const MOUNTS: usize = 1_000;
 /// Containers that the scene `Live` adds, over all runtimes together.
@@ -188,32 +198,42 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// The timed verbs in a grown scene, between two halves of the same on the plain host: so
-    /// that the growth is not the machine's drift since the first cases.
+    /// The timed verbs in a grown scene, in turn with the same on the plain host: so that the growth is not
+    /// the machine's drift.
     fn growth(&mut self, scene: Scene) -> Result<()> {
-        let runs = self.effort.growth_runs;
-        let before = self.scene(Scene::Plain, runs.div_ceil(2))?;
-        let mut rows = match scene {
-            Scene::Plain => return Ok(()),
-            Scene::Mounts => {
-                let mounts = self.add_mounts()?;
-                let rows = self.scene(scene, runs)?;
-                sys::detach(&mounts).context("detach the extra mounts")?;
-                rows
+        let runs = self.effort.growth_runs.div_ceil(TURNS);
+        let mut rows: Vec<Row> = Vec::new();
+        for _ in 0..TURNS {
+            let plain = self.scene(Scene::Plain, runs)?;
+            let mut grown = match scene {
+                Scene::Plain => return Ok(()),
+                Scene::Mounts => {
+                    let mounts = self.add_mounts()?;
+                    let rows = self.scene(scene, runs)?;
+                    sys::detach(&mounts).context("detach the extra mounts")?;
+                    rows
+                }
+                Scene::Live => {
+                    let live = self.add_containers()?;
+                    let rows = self.scene(scene, runs)?;
+                    eprintln!("removing them");
+                    live.iter().for_each(Slot::remove);
+                    rows
+                }
+            };
+            for (row, plain) in grown.iter_mut().zip(plain) {
+                row.control = plain.cells;
             }
-            Scene::Live => {
-                let live = self.add_containers()?;
-                let rows = self.scene(scene, runs)?;
-                eprintln!("removing them");
-                live.iter().for_each(Slot::remove);
-                rows
+            if rows.is_empty() {
+                rows = grown;
+                continue;
             }
-        };
-        let after = self.scene(Scene::Plain, runs.div_ceil(2))?;
-        for ((row, before), after) in rows.iter_mut().zip(before).zip(after) {
-            row.control = before.cells;
-            for (cell, more) in row.control.iter_mut().zip(after.cells) {
-                cell.samples.extend(more.samples);
+            for (row, more) in rows.iter_mut().zip(grown) {
+                let cells = row.cells.iter_mut().chain(&mut row.control);
+                let later = more.cells.into_iter().chain(more.control);
+                cells
+                    .zip(later)
+                    .for_each(|(cell, later)| cell.extend(later));
             }
         }
         rows.into_iter().for_each(&mut *self.emit);
