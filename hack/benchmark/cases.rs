@@ -436,7 +436,7 @@ impl Bench<'_> {
     fn add_mounts(&self) -> Result<PathBuf> {
         eprintln!("adding {MOUNTS} mounts");
         let dir = self.home.dir.join("mounts");
-        fs::create_dir(&dir).context("create the directory of extra mounts")?;
+        fs::create_dir_all(&dir).context("create the directory of extra mounts")?;
         sys::mount("extra", &dir, "tmpfs", 0, "").context("mount a tmpfs for extra mounts")?;
         for i in 1..MOUNTS {
             let target = dir.join(i.to_string());
