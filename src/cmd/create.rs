@@ -15,7 +15,7 @@ use crate::launch::{self, Started, failed};
 use crate::plan::{Options, Plan};
 use crate::store::{self, Container, Record};
 use crate::sys::{Errno, fs};
-use crate::zygote::wire::Request;
+use crate::zygote::wire::{FILTER, Request};
 use crate::zygote::{self, client, plans, shape};
 use crate::{bundle, cgroup, cli, fault, hooks, host, log, rdt, seccomp};
 
@@ -377,12 +377,14 @@ fn ask(
     };
     let ask = || -> Result<_> {
         let fit = shape::of(plan);
+        let devices = plan.resources.devices.as_ref();
+        let devices = devices.filter(|f| f.program.len() <= FILTER);
         // First, for it's answered while we go on.
         if let Ok(fit) = &fit {
             client.ask(&Request::Kit {
                 shape: fit.shape.clone(),
                 wait: c.zygote == Prepared::Require,
-                devices: plan.resources.devices.as_ref().map(|f| f.program.clone()),
+                devices: devices.map(|f| f.program.clone()),
             })?;
         }
         let seen = seen();

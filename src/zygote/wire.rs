@@ -28,6 +28,9 @@ pub const VERSION: u16 = 2;
 /// The longest message, in bytes.
 pub const MOST: usize = 64 << 10;
 
+/// The longest device filter that is asked for, in instructions: a message has no room for any.
+pub const FILTER: usize = 2 << 10;
+
 const MAGIC: &[u8; 4] = b"runz";
 const HEADER: usize = 12;
 

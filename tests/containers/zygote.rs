@@ -265,6 +265,12 @@ fn device_filters(way: Way) {
         assert_eq!(run(&b), "none\n");
     }
     wait_for("the last filters", || (loaded(&b) == 8).then_some(()));
+    // One that is too long for a request isn't asked for.
+    let many: Vec<_> = (0..1200)
+        .map(|minor| json!({"allow": true, "type": "b", "major": 9, "minor": minor, "access": "r"}))
+        .collect();
+    b.change(|spec| spec["linux"]["resources"]["devices"] = json!(many));
+    assert_eq!(run(&b), "none\n");
 }
 
 fn other_user(way: Way) {
