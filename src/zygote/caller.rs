@@ -109,7 +109,7 @@ fn read(path: &str) -> Result<String> {
 }
 
 /// The inodes of namespaces of this process, by their names in /proc/self/ns; 0 where a kernel hasn't the
-/// kind. As the links say: to follow one is to open the namespace, which takes three times as long.
+/// kind. As the links say: to follow one would be to open the namespace.
 pub fn namespaces<const N: usize>(names: [&CStr; N]) -> Result<[u64; N]> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     let directory = fs::open(fs::CWD, c"/proc/self/ns", flags, 0)

@@ -28,7 +28,7 @@ pub const VERSION: u16 = 2;
 /// The longest message, in bytes.
 pub const MOST: usize = 64 << 10;
 
-/// The longest device filter that is asked for, in instructions: a message has no room for any.
+/// The longest device filter that is asked for, in instructions: not every one would fit into a message.
 pub const FILTER: usize = 2 << 10;
 
 const MAGIC: &[u8; 4] = b"runz";
