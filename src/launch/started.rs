@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::inside::HookFiles;
 use super::{exe, explain, failed};
@@ -14,20 +13,6 @@ use crate::plan::{Process, Rlimit};
 use crate::seccomp;
 use crate::sys::process::{self, Exit};
 use crate::sys::{Errno, cred, socket};
-
-/// Waits until the other end is closed. What is to be received wakes nobody who asks for nothing else.
-fn await_hangup(channel: BorrowedFd) -> Result<()> {
-    loop {
-        match poll(
-            &mut [PollFd::new(channel, PollFlags::empty())],
-            PollTimeout::NONE,
-        ) {
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(failed(errno, "poll")),
-            Ok(_) => return Ok(()),
-        }
-    }
-}
 
 /// A child that was made and lives: a container's init, or a process in a container.
 pub struct Started {
@@ -104,10 +89,6 @@ impl Started {
 
     pub(super) fn next(&mut self, explained: &dyn Fn(&Fail) -> String) -> Result<Message> {
         let mut bytes = [0; message::SIZE];
-        if self.told == Some(GO) {
-            // Whatever it says, it then closes its end: to be woken once is enough.
-            await_hangup(self.channel.as_fd())?;
-        }
         loop {
             let (n, fd) = match socket::receive(&self.channel, &mut bytes) {
                 // It left with something of ours unread. The error comes first, and once; its own last
