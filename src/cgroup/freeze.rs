@@ -71,8 +71,8 @@ impl Cgroup {
     /// Lets the processes go on.
     pub fn thaw(&self) -> Result<()> {
         match self.write("cgroup.freeze", "0") {
-            // What cannot be frozen is not.
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            // What cannot be frozen is not, nor is what's gone.
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
             Err(errno) => Err(self.failed(format_args!("thaw"), errno)),
         }
     }
