@@ -281,11 +281,11 @@ fn enter(
         other => return other,
     };
     let hierarchy = cgroup::Hierarchy::find(Some(Path::new("/")))?;
-    let current = hierarchy.cgroup_of(record.init_process_pid)?;
-    if current == *path {
-        return Err(refused);
-    }
-    let current = Cgroup::open(&current)?;
+    // Where init has ended meanwhile there is no other place.
+    let current = match hierarchy.cgroup_of(record.init_process_pid) {
+        Ok(current) if current != *path => Cgroup::open(&current)?,
+        _ => return Err(refused),
+    };
     launch::entry(&launch::EntryRequest {
         cgroup: Some(&current),
         ..request
