@@ -357,7 +357,7 @@ impl Warm {
         let gone = match self.until {
             Until::Created => {
                 let state = |status: &str, pid| record.spec_state(status, pid);
-                launch::resume(started, direct, plan, &state)
+                launch::resume(started, direct, plan, cgroup.as_ref(), &state)
             }
             Until::Ready => match cgroup {
                 Some(cgroup) => cgroup.thaw(),

@@ -126,7 +126,7 @@ fn serve_entry(started: &mut Started, request: &EntryRequest) -> Result<()> {
     fault::point("exec:cloned")?;
     let explained = |fail: &Fail| explain::process(fail, p);
     loop {
-        match started.next(&explained)? {
+        match started.next(request.cgroup, &explained)? {
             Message::Failed(fail) => bail!("{}", explained(&fail)),
             Message::Listener { number } => {
                 started.hand_over_listener(request.seccomp, number, request.state)?;

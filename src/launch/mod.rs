@@ -282,6 +282,7 @@ fn serve(
     request.trace.begin("wait for init");
     let Request {
         plan,
+        cgroup,
         hooks,
         state,
         rooted,
@@ -293,7 +294,7 @@ fn serve(
         format!("error during container init: {why}")
     };
     loop {
-        match started.next(&explained)? {
+        match started.next(cgroup, &explained)? {
             Message::Failed(fail) => bail!("{}", explained(&fail)),
             Message::Moved { pid } => {
                 started.moved(pid)?;

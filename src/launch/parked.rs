@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use anyhow::{Result, bail};
 
 use super::{Started, explain, failed};
+use crate::cgroup::Cgroup;
 use crate::init::message::{Fail, GO, Message};
 use crate::init::park::Orders;
 use crate::plan::Plan;
@@ -43,6 +44,7 @@ pub fn resume(
     started: &mut Started,
     gone: bool,
     plan: &Plan,
+    cgroup: Option<&Cgroup>,
     state: &dyn Fn(&str, i32) -> Vec<u8>,
 ) -> Result<()> {
     started.told = gone.then_some(GO);
@@ -51,7 +53,7 @@ pub fn resume(
         format!("error during container init: {why}")
     };
     loop {
-        match started.next(&explained)? {
+        match started.next(cgroup, &explained)? {
             Message::Failed(fail) => bail!("{}", explained(&fail)),
             Message::Listener { number } => {
                 let state = state("creating", started.pid);

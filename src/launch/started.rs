@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 
 use super::inside::HookFiles;
-use super::{exe, explain, failed};
+use super::{exe, failed};
+use crate::cgroup::Cgroup;
 use crate::init::message::{self, COMMITTED, Fail, GO, MOVED, Message};
 use crate::plan::{Process, Rlimit};
 use crate::seccomp;
@@ -87,7 +88,12 @@ impl Started {
         }
     }
 
-    pub(super) fn next(&mut self, explained: &dyn Fn(&Fail) -> String) -> Result<Message> {
+    /// What it says next. `cgroup`: it's in there.
+    pub(super) fn next(
+        &mut self,
+        cgroup: Option<&Cgroup>,
+        explained: &dyn Fn(&Fail) -> String,
+    ) -> Result<Message> {
         let mut bytes = [0; message::SIZE];
         loop {
             let (n, fd) = match socket::receive(&self.channel, &mut bytes) {
@@ -97,7 +103,7 @@ impl Started {
                 other => other.map_err(|e| failed(e, "hear from the container's process"))?,
             };
             if n == 0 {
-                bail!("{}", self.death());
+                return self.ended(cgroup);
             }
             match Message::decode(&bytes[..n]) {
                 Some(Message::Console) => self.console = fd,
@@ -108,25 +114,27 @@ impl Started {
         }
     }
 
-    /// How a child ended that said nothing.
-    fn death(&self) -> String {
-        match process::wait(&self.pidfd) {
-            Ok(Exit::Signal(libc::SIGKILL)) => {
-                "container init was OOM-killed (memory limit too low?)".to_owned()
+    /// A child that ended and said nothing.
+    fn ended(&self, cgroup: Option<&Cgroup>) -> Result<Message> {
+        let exit = process::ended(&self.pidfd).map_err(|e| failed(e, "container init"))?;
+        let oom = || cgroup.is_some_and(|cgroup| cgroup.oom_kills().is_ok_and(|kills| kills > 0));
+        match exit {
+            Exit::Signal(libc::SIGKILL) if oom() => {
+                bail!("container init was OOM-killed (memory limit too low?)")
             }
-            Ok(Exit::Signal(n)) => {
-                // Where even exit_group(2) is refused there's only one way left to end.
-                let hint = match n {
-                    libc::SIGSYS | libc::SIGSEGV => {
-                        "; does linux.seccomp forbid what is needed to start a program?"
-                    }
-                    _ => "",
-                };
+            // Where even exit_group(2) is refused there's only one way left to end.
+            Exit::Signal(n @ (libc::SIGSYS | libc::SIGSEGV)) => bail!(
+                "container init was killed by signal {n}: {}; does linux.seccomp forbid what is needed to start a program?",
+                crate::sys::signal_words(n)
+            ),
+            // The container exists, so somebody may have killed it. He did not see that its program did
+            // not run yet; who waits for it learns how it ended.
+            Exit::Signal(_) if self.told == Some(GO) => Ok(Message::Ready { machine: 0 }),
+            Exit::Signal(n) => {
                 let signal = crate::sys::signal_words(n);
-                format!("container init was killed by signal {n}: {signal}{hint}")
+                bail!("container init was killed by signal {n}: {signal}")
             }
-            Ok(Exit::Code(n)) => format!("container init exited with status {n}"),
-            Err(errno) => format!("container init: {}", explain::words(errno)),
+            Exit::Code(n) => bail!("container init exited with status {n}"),
         }
     }
 
@@ -242,7 +250,7 @@ impl Started {
     }
 
     /// Ends it with all that is in its cgroup, be they frozen, and reaps it.
-    pub fn kill_with(&self, cgroup: Option<&crate::cgroup::Cgroup>) {
+    pub fn kill_with(&self, cgroup: Option<&Cgroup>) {
         if let Some(cgroup) = cgroup {
             let _ = cgroup.kill();
             let _ = cgroup.thaw();

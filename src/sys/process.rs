@@ -99,12 +99,21 @@ impl Exit {
 
 /// Waits for our child behind `pidfd` and reaps it (waitid(2), P_PIDFD).
 pub fn wait(pidfd: impl AsFd) -> Result<Exit> {
+    wait_for(pidfd, 0)
+}
+
+/// The same without reaping it.
+pub fn ended(pidfd: impl AsFd) -> Result<Exit> {
+    wait_for(pidfd, libc::WNOWAIT)
+}
+
+fn wait_for(pidfd: impl AsFd, flags: i32) -> Result<Exit> {
     let fd = pidfd.as_fd().as_raw_fd();
+    let flags = flags | libc::WEXITED | libc::__WALL;
     retry(|| {
         // SAFETY: siginfo_t is plain data, filled by the call.
         unsafe {
             let mut info: libc::siginfo_t = std::mem::zeroed();
-            let flags = libc::WEXITED | libc::__WALL;
             check_int(libc::waitid(libc::P_PIDFD, fd as u32, &mut info, flags))?;
             Ok(exit(&info))
         }

@@ -16,10 +16,11 @@ use crate::tests;
 pub const TESTS: Tests = tests![
     entering_process_is_out_of_reach,
     joining_init_is_out_of_reach,
+    killed_before_it_runs,
 ];
 
 /// The one of these processes that is stopped.
-fn stopped(all: impl Fn() -> Vec<String>) -> String {
+pub fn stopped(all: impl Fn() -> Vec<String>) -> String {
     wait_for("a process that is stopped", || {
         all().into_iter().find(|pid| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -75,4 +76,36 @@ fn joining_init_is_out_of_reach(way: Way) {
     go_on(&init);
     making.wait().ok();
     assert_eq!(seen, "found\n");
+}
+
+/// Who told it to go waits for its end only: it need not have come to its program.
+fn killed_before_it_runs(way: Way) {
+    // The init of a pid namespace can't stop itself.
+    let b = Bundle::new(way).config(|spec| {
+        let all = spec["linux"]["namespaces"].as_array_mut().expect("all");
+        all.retain(|n| n["type"] != "pid");
+    });
+    for step in ["child:Capabilities", "child:Barrier"] {
+        let run = fault(b.make("run", &[]), step, "stop").spawn();
+        stopped(|| procs(&b.cgroup()));
+        wait_for("running", || {
+            b.verb("state").stdout.contains("\"running\"").then_some(())
+        });
+        b.kill("KILL").ok();
+        run.wait().exits(128 + 9);
+        assert!(b.verb("state").fails().contains("does not exist"));
+    }
+    let b = Bundle::new(way).sleeper();
+    b.run_detached().ok();
+    let init = b.pid().to_string();
+    let exec = fault(
+        b.call("exec").args([&b.id, "true"]),
+        "child:Barrier",
+        "stop",
+    )
+    .spawn();
+    let entering = stopped(|| procs(&b.cgroup()));
+    assert_ne!(entering, init);
+    b.kill("KILL").ok();
+    exec.wait().exits(128 + 9);
 }

@@ -12,6 +12,8 @@ use super::{Pool, keepers, names};
 #[cfg(feature = "fault")]
 use crate::harness::Call;
 use crate::harness::{Bundle, Way, wait_for};
+#[cfg(feature = "fault")]
+use crate::held;
 
 pub fn daemon_killed(way: Way) {
     let mut p = Pool::created(Bundle::new(way).sleeper(), 3);
@@ -246,4 +248,36 @@ pub fn keeper_killed_at_every_step(way: Way) {
             p.settled(0);
         }
     }
+}
+
+/// A container that is killed when its caller may already see it, but its program doesn't run yet.
+#[cfg(feature = "fault")]
+pub fn killed_before_it_runs(way: Way) {
+    // The init of a pid namespace can't stop itself.
+    let b = Bundle::new(way).config(|spec| {
+        let all = spec["linux"]["namespaces"].as_array_mut().expect("all");
+        all.retain(|n| n["type"] != "pid");
+    });
+    let mut p = Pool::created(b, 0);
+    p.kill();
+    p.serve(&[("RUNZ_FAULT", "child:Barrier=stop")]);
+    p.provision(&["--count", "1"]).ok();
+    p.wait_ready(1);
+    let run = p.warm(&[], "one").spawn();
+    let verb = |verb: &str| p.b.call(verb).arg(p.name("one"));
+    wait_for("running", || {
+        verb("state")
+            .run()
+            .stdout
+            .contains("\"running\"")
+            .then_some(())
+    });
+    let pid = verb("state").run().ok();
+    let pid: Value = serde_json::from_str(&pid).expect("JSON");
+    held::stopped(|| vec![pid["pid"].to_string()]);
+    verb("kill").arg("KILL").run().ok();
+    run.wait().exits(128 + 9);
+    assert!(!p.b.root.join(p.name("one")).exists());
+    p.b.call("zygote").args(["drop", &p.b.id]).run().ok();
+    p.settled(0);
 }

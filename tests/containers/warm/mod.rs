@@ -64,7 +64,11 @@ pub const TESTS: Tests = tests![
 
 /// With a runz that is killed, or fails, at every step.
 #[cfg(feature = "fault")]
-pub const FAULTS: Tests = tests![caller_killed_at_every_step, keeper_killed_at_every_step];
+pub const FAULTS: Tests = tests![
+    caller_killed_at_every_step,
+    keeper_killed_at_every_step,
+    killed_before_it_runs,
+];
 
 /// A daemon and one pool of it. Dropped, nothing may be left of either.
 pub struct Pool {
