@@ -217,7 +217,9 @@ impl Bench<'_> {
                     let live = self.add_containers()?;
                     let rows = self.scene(scene, runs)?;
                     eprintln!("removing them");
-                    live.iter().for_each(Slot::remove);
+                    for slot in live {
+                        slot()?.remove();
+                    }
                     rows
                 }
             };
@@ -446,8 +448,10 @@ impl Bench<'_> {
         Ok(dir)
     }
 
-    /// Running containers of all runtimes that can make one, in equal shares.
-    fn add_containers(&self) -> Result<Vec<Slot>> {
+    /// Running containers of all runtimes that can make one, in equal shares; as what opens the slots to
+    /// remove them by. Were these open, each process that is measured would begin with copies of as many
+    /// more descriptors, and close them one by one.
+    fn add_containers(&self) -> Result<Vec<impl Fn() -> Result<Slot>>> {
         eprintln!("starting {LIVE} containers");
         let able = self.runtimes.iter().filter(|r| r.can("create"));
         let mut able: Vec<&Runtime> = able.collect();
@@ -458,11 +462,12 @@ impl Bench<'_> {
             let bundle = self
                 .home
                 .bundle(Kind::Spec, &id, &["/bin/sleep", "100000"])?;
-            let slot = Slot::new(able[at], &id, &bundle, ("", &[]))?;
-            match slot.live() {
+            let runtime = able[at];
+            let slot = move || Slot::new(runtime, &id, &bundle, ("", &[]));
+            match slot()?.live() {
                 Ok(()) => live.push(slot),
                 Err(line) => {
-                    eprintln!("{} makes no live containers: {line}", able[at].name);
+                    eprintln!("{} makes no live containers: {line}", runtime.name);
                     able.remove(at);
                 }
             }
