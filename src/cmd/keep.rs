@@ -31,6 +31,9 @@ const READY_WAIT: Duration = Duration::from_secs(60);
 /// How long a caller may take for a word that costs him nothing.
 const WORD_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a caller may take to remove a container that has ended.
+const CLEANUP_WAIT: Duration = Duration::from_secs(1);
+
 /// What is asked of a keeper.
 pub struct Keep<'a> {
     /// What it makes.
@@ -489,10 +492,18 @@ impl Warm {
                 && let Some(caller) = caller.take()
             {
                 tell(&caller, exit);
+                if !more {
+                    // He cleans up now. What goes with us, its mounts most of all, would be in his way.
+                    let end = Instant::now() + CLEANUP_WAIT;
+                    let _ = warm::await_readable(caller.as_fd(), Some(end));
+                }
             }
             let input = ended.is_none() && flows.get(2).is_some_and(Flow::goes_on);
             // Without him its end is somebody else's to wait for.
             if caller.is_none() && !more && !input {
+                if ended.is_some() {
+                    let _ = process::wait(&started.pidfd);
+                }
                 return Ok(());
             }
             let mut fds = vec![PollFd::new(self.signals.fd(), PollFlags::POLLIN)];
@@ -515,7 +526,8 @@ impl Warm {
             drop(fds);
             self.told_to_end()?;
             if ended.is_none() && foreground::ready(started.pidfd.as_fd(), PollFlags::POLLIN) {
-                ended = Some(process::wait(&started.pidfd).map_err(|e| failed(e, "wait"))?);
+                // Reaped when its caller knows: that takes its time, too.
+                ended = Some(process::ended(&started.pidfd).map_err(|e| failed(e, "wait"))?);
             }
             for flow in flows.iter_mut() {
                 flow.go_on();
