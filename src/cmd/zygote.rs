@@ -68,6 +68,9 @@ pub fn zygote(c: &Context, options: &Zygote) -> Result<u8> {
 fn serve(c: &Context, options: &Zygote) -> Result<()> {
     // Lest its file be busy, or replaced, as long as we run: and what we clone needs no protection.
     exe::run_from_sealed_copy()?;
+    if let Err(error) = exe::gather() {
+        c.log.debug(sentence(&error));
+    }
     c.log.release();
     daemon::serve(
         &c.root.path,

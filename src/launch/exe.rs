@@ -161,6 +161,15 @@ pub fn directory() -> Result<(OwnedFd, CString)> {
     open().map_err(|e| super::failed(e, format_args!("keep the directory of {path:?}")))
 }
 
+/// Has the executable that this process is a sealed copy of kept in memory in large pages, so that all who
+/// execute it have less to map and to unmap: it's mostly there in small ones, as it was written or faulted in.
+pub fn gather() -> Result<()> {
+    let (directory, name) = directory()?;
+    let file = sys::fs::open(&directory, &name, libc::O_RDONLY, 0);
+    file.and_then(|file| mem::gather(file.as_fd()))
+        .map_err(|e| super::failed(e, "read the executable in large pages"))
+}
+
 /// A copy in memory that nobody can change (memfd_create(2)). Dear, about a millisecond and the size
 /// of the binary; only where no mount can be made.
 fn sealed_copy(name: &CStr) -> Result<Exe> {

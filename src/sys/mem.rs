@@ -184,6 +184,29 @@ fn mapped(address: *mut libc::c_void) -> Result<*mut u8> {
     Ok(address.cast())
 }
 
+/// Makes the kernel keep a file's content in pages as large as can be, by which it's mapped faster: it's
+/// read in anew, unless somebody has it mapped. Where a filesystem has no large pages, in small ones.
+pub fn gather(file: BorrowedFd) -> Result<()> {
+    let (fd, length) = (file.as_raw_fd(), super::fs::fstat(file)?.st_size as usize);
+    // SAFETY: a new mapping of a file, of which nothing is read here.
+    unsafe {
+        // What isn't written out yet isn't let go of.
+        check_int(libc::fdatasync(fd))?;
+        match libc::posix_fadvise(fd, 0, 0, libc::POSIX_FADV_DONTNEED) {
+            0 => {}
+            errno => return Err(Errno::from_raw(errno)),
+        }
+        let flags = libc::MAP_SHARED;
+        let start = libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, flags, fd, 0);
+        let start = mapped(start)?.cast();
+        // Readahead goes by it (mm/filemap.c, do_sync_mmap_readahead).
+        let done = check_int(libc::madvise(start, length, libc::MADV_HUGEPAGE))
+            .and_then(|_| check_int(libc::madvise(start, length, libc::MADV_POPULATE_READ)));
+        libc::munmap(start, length);
+        done.map(drop)
+    }
+}
+
 /// Memory that a child made by clone3 shares with its parent (mmap(2), MAP_SHARED): for the times of
 /// `--trace`.
 pub struct Shared {
