@@ -73,14 +73,14 @@ pub fn hash(profile: &[u8]) -> u64 {
 /// Where in the text of a config.json the value of `linux.seccomp` is; `None`: nowhere, or it is no
 /// object, or not worth it.
 pub fn profile(config: &[u8]) -> Option<Range<usize>> {
-    let linux = member(config, 0, b"linux")?;
-    let place = member(config, linux.start, b"seccomp")?;
-    (config.get(place.start) == Some(&b'{') && place.len() >= WORTH_IT).then_some(place)
+    let start = member(config, member(config, 0, b"linux")?, b"seccomp")?;
+    let place = start..value(config, start)?;
+    (config.get(start) == Some(&b'{') && place.len() >= WORTH_IT).then_some(place)
 }
 
-/// Where the value of a member is in the object that begins at `start`. Of what isn't JSON anything may
+/// Where the value of a member begins in the object that begins at `start`. Of what isn't JSON anything may
 /// come, but no panic.
-fn member(text: &[u8], start: usize, wanted: &[u8]) -> Option<Range<usize>> {
+fn member(text: &[u8], start: usize, wanted: &[u8]) -> Option<usize> {
     let mut at = blank(text, start);
     if text.get(at) != Some(&b'{') {
         return None;
@@ -95,11 +95,10 @@ fn member(text: &[u8], start: usize, wanted: &[u8]) -> Option<Range<usize>> {
             return None;
         }
         at = blank(text, at + 1);
-        let end = value(text, at)?;
         if found {
-            return Some(at..end);
+            return Some(at);
         }
-        at = blank(text, end);
+        at = blank(text, value(text, at)?);
         if text.get(at) != Some(&b',') {
             return None;
         }

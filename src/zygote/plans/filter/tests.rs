@@ -93,7 +93,7 @@ fn shared_by_containers_of_one_engine() {
 #[test]
 fn members_are_found_where_the_parser_finds_them() {
     let deep = json!({ "seccomp": 1, "linux": { "seccomp": 2 }, "s": "}\"]{\\" });
-    for value in [
+    for config in [
         json!({}),
         json!({ "a": [1, -2.5e3, true, null, "x"], "b": deep }),
         json!({ "linux": deep, "z": [] }),
@@ -104,18 +104,19 @@ fn members_are_found_where_the_parser_finds_them() {
         json!(7),
     ] {
         for text in [
-            value.to_string(),
-            serde_json::to_string_pretty(&value).unwrap(),
-            format!(" \n{value}\t"),
+            config.to_string(),
+            serde_json::to_string_pretty(&config).unwrap(),
+            format!(" \n{config}\t"),
         ] {
             let text = text.as_bytes();
             let linux = member(text, 0, b"linux");
-            let parsed = |place: &Range<usize>| -> Value {
-                serde_json::from_slice(&text[place.clone()]).unwrap()
+            let parsed = |start: &usize| -> Value {
+                let end = value(text, *start).unwrap();
+                serde_json::from_slice(&text[*start..end]).unwrap()
             };
-            assert_eq!(linux.as_ref().map(parsed).as_ref(), value.get("linux"));
-            let seccomp = linux.and_then(|at| member(text, at.start, b"seccomp"));
-            let expected = value.get("linux").and_then(|linux| linux.get("seccomp"));
+            assert_eq!(linux.as_ref().map(parsed).as_ref(), config.get("linux"));
+            let seccomp = linux.and_then(|at| member(text, at, b"seccomp"));
+            let expected = config.get("linux").and_then(|linux| linux.get("seccomp"));
             assert_eq!(seccomp.as_ref().map(parsed).as_ref(), expected);
         }
     }
