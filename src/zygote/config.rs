@@ -31,7 +31,7 @@ pub struct Config {
     /// How many kits are made a second at most.
     pub rate: u32,
     /// How long no request may come before a kit or a warm container is made, in milliseconds: those who ask have the CPUs
-    /// first. Not waited for when less than a quarter of a pool is left.
+    /// first. Not waited for when less than an eighth of a pool is left.
     pub quiet: u64,
     /// After how many seconds a kit is too old, since the host's settings that it was made with may
     /// have changed.

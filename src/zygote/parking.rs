@@ -132,12 +132,12 @@ impl Pool {
     }
 
     /// When the next one is to be made; `None`: all are there, or on their way. As with kits, those who
-    /// ask have the CPUs first, as long as a quarter of the pool is left.
+    /// ask have the CPUs first, as long as an eighth of the pool is left.
     fn due(&self, now: Instant, quiet: Duration, room: Room) -> Option<Instant> {
         let (ready, count) = (self.parked.len(), self.provision.count as usize);
         let wanted = ready < count && self.making.is_none() && self.bundle.is_ok();
         let wanted = wanted && room.has(self.takes);
-        let rest = self.taken.filter(|_| ready * 4 >= count);
+        let rest = self.taken.filter(|_| ready * 8 >= count);
         let at = match &self.failed {
             Some((_, _, again)) => *again,
             None => rest.map_or(now, |taken| taken + quiet),

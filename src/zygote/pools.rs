@@ -102,7 +102,7 @@ impl Pools {
             let mut at = pool.asked;
             if let Some((_, again)) = &pool.error {
                 at = *again;
-            } else if pool.kits.len() * 4 >= pool.target {
+            } else if pool.kits.len() * 8 >= pool.target {
                 // Those who ask have the CPUs first, as long as it isn't they who will have to wait.
                 at = self.last_request.unwrap_or(at) + config.quiet();
             }
