@@ -374,11 +374,14 @@ pub fn start_time(pid: i32) -> Result<u64> {
 
 /// Not used by `launch` itself, but needed where a Record is made from a plan.
 pub fn external_descriptors() -> Vec<String> {
-    (0..3)
-        .map(|n| {
-            std::fs::read_link(format!("/proc/self/fd/{n}"))
-                .map(|p| p.to_string_lossy().into_owned())
-                .unwrap_or_default()
-        })
-        .collect()
+    // By the directory: to look each up from `/` takes twice as long.
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let directory = fs::open(fs::CWD, c"/proc/self/fd", flags, 0);
+    let link = |name: &CStr| {
+        let mut path = [0; libc::PATH_MAX as usize];
+        let path = fs::readlink(directory.as_ref().ok()?, name, &mut path).ok()?;
+        Some(String::from_utf8_lossy(path).into_owned())
+    };
+    let names = [c"0", c"1", c"2"];
+    names.map(|name| link(name).unwrap_or_default()).to_vec()
 }
