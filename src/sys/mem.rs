@@ -246,3 +246,32 @@ impl Shared {
         unsafe { self.start.add(index).read_volatile() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_gathered_file_is_in_memory_and_the_same() {
+        let path = std::env::temp_dir().join(format!("runz-gather-{}", std::process::id()));
+        let content: Vec<u8> = (0..5 << 20).map(|i: u32| (i >> 8) as u8).collect();
+        std::fs::write(&path, &content).unwrap();
+        let file = std::fs::File::open(&path).unwrap();
+        gather(file.as_fd()).unwrap();
+        let mut there = vec![0; content.len() / PAGE];
+        // SAFETY: a new mapping, of which nothing is read.
+        unsafe {
+            let (protection, flags) = (libc::PROT_READ, libc::MAP_SHARED);
+            let fd = file.as_raw_fd();
+            let null = std::ptr::null_mut();
+            let start = libc::mmap(null, content.len(), protection, flags, fd, 0);
+            mapped(start).unwrap();
+            check_int(libc::mincore(start, content.len(), there.as_mut_ptr())).unwrap();
+            libc::munmap(start, content.len());
+        }
+        assert!(there.iter().all(|page| page & 1 == 1));
+        assert_eq!(std::fs::read(&path).unwrap(), content);
+        std::fs::remove_file(&path).unwrap();
+    }
+}
