@@ -185,7 +185,7 @@ fn mapped(address: *mut libc::c_void) -> Result<*mut u8> {
 }
 
 /// Makes the kernel keep a file's content in pages as large as can be, by which it's mapped faster: it's
-/// read in anew, unless somebody has it mapped. Where a filesystem has no large pages, in small ones.
+/// read in anew, unless somebody has it mapped. Where a file system has no large pages, in small ones.
 pub fn gather(file: BorrowedFd) -> Result<()> {
     let (fd, length) = (file.as_raw_fd(), super::fs::fstat(file)?.st_size as usize);
     // SAFETY: a new mapping of a file, of which nothing is read here.
