@@ -97,6 +97,7 @@ pub fn entry(request: &EntryRequest) -> Result<Started> {
         console: None,
         hooks: None,
         limited: false,
+        init: false,
         told: None,
         exe: Cell::new(exe),
     };

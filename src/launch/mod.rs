@@ -220,6 +220,7 @@ pub fn container(request: Request) -> Result<Started> {
         console: None,
         hooks: None,
         limited: false,
+        init: true,
         told: None,
         exe: Cell::new(None),
     };

@@ -29,6 +29,8 @@ pub struct Started {
     pub(super) hooks: Option<HookFiles>,
     /// It has its harmless limits.
     pub(super) limited: bool,
+    /// It's a container's init: others may know of it.
+    pub(super) init: bool,
     /// What it was told before it was ready.
     pub(super) told: Option<u8>,
     /// The executable's mount, if the child should not be the last to close it: that takes a wait for
@@ -129,7 +131,9 @@ impl Started {
             ),
             // The container exists, so somebody may have killed it. He did not see that its program did
             // not run yet; who waits for it learns how it ended.
-            Exit::Signal(_) if self.told == Some(GO) => Ok(Message::Ready { machine: 0 }),
+            Exit::Signal(_) if self.init && self.told == Some(GO) => {
+                Ok(Message::Ready { machine: 0 })
+            }
             Exit::Signal(n) => {
                 let signal = crate::sys::signal_words(n);
                 bail!("container init was killed by signal {n}: {signal}")

@@ -95,17 +95,4 @@ fn killed_before_it_runs(way: Way) {
         run.wait().exits(128 + 9);
         assert!(b.verb("state").fails().contains("does not exist"));
     }
-    let b = Bundle::new(way).sleeper();
-    b.run_detached().ok();
-    let init = b.pid().to_string();
-    let exec = fault(
-        b.call("exec").args([&b.id, "true"]),
-        "child:Barrier",
-        "stop",
-    )
-    .spawn();
-    let entering = stopped(|| procs(&b.cgroup()));
-    assert_ne!(entering, init);
-    b.kill("KILL").ok();
-    exec.wait().exits(128 + 9);
 }
