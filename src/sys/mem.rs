@@ -199,9 +199,10 @@ pub fn gather(file: BorrowedFd) -> Result<()> {
         let flags = libc::MAP_SHARED;
         let start = libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, flags, fd, 0);
         let start = mapped(start)?.cast();
-        // Readahead goes by it (mm/filemap.c, do_sync_mmap_readahead).
-        let done = check_int(libc::madvise(start, length, libc::MADV_HUGEPAGE))
-            .and_then(|_| check_int(libc::madvise(start, length, libc::MADV_POPULATE_READ)));
+        // Readahead goes by it (mm/filemap.c, do_sync_mmap_readahead). A kernel without large pages refuses
+        // it; what was let go of is read in all the same.
+        libc::madvise(start, length, libc::MADV_HUGEPAGE);
+        let done = check_int(libc::madvise(start, length, libc::MADV_POPULATE_READ));
         libc::munmap(start, length);
         done.map(drop)
     }
