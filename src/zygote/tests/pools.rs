@@ -202,11 +202,12 @@ fn pools_take_their_time() {
         pools.status(end + Duration::from_secs(3600)).refill_rate,
         0.0
     );
-    assert!(pools.take(&one, &config, end).is_ok());
-    assert_eq!(
-        pools.next(&config).unwrap().0,
-        end + Duration::from_millis(500)
-    );
+    // Until less than an eighth is left; then as fast as `rate` allows.
+    for left in (12..100).rev() {
+        assert!(pools.take(&one, &config, end).is_ok());
+        let pause = Duration::from_millis(if left > 12 { 500 } else { 100 });
+        assert_eq!(pools.next(&config).unwrap().0, end + pause, "{left}");
+    }
 }
 
 #[test]
